@@ -53,7 +53,9 @@ pub enum Dir {
 }
 
 /// Names one piece of work at a receiver.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 pub struct StepKey {
     /// The operation.
     pub saga_id: SagaId,
@@ -155,7 +157,9 @@ pub enum Outcome {
 }
 
 /// Why something was not done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, thiserror::Error)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema, thiserror::Error,
+)]
 #[error("{message}")]
 pub struct Fault {
     /// The kind of fault, for programs.

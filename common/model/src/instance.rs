@@ -122,7 +122,17 @@ pub struct InstanceState {
 
 /// What can happen to an instance.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, VariantArray, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    Display,
+    VariantArray,
+    JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
@@ -226,9 +236,7 @@ impl InstanceState {
                 E::PowerFailed,
             ) => to(self.vm, None),
 
-            (V::Active | V::Paused, None, E::BeginLiveMigration) => {
-                to(self.vm, Some(T::Migrating))
-            }
+            (V::Active | V::Paused, None, E::BeginLiveMigration) => to(self.vm, Some(T::Migrating)),
             (_, Some(T::Migrating), E::Migrated | E::MigrationFailed) => to(self.vm, None),
 
             (vm, None, E::BeginDelete) if vm != V::Deleted => to(vm, Some(T::Deleting)),

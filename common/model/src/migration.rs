@@ -70,14 +70,24 @@ pub enum MigrationStatus {
 
 /// What can happen to a migration.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Display, VariantArray, JsonSchema,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    Serialize,
+    Deserialize,
+    Display,
+    VariantArray,
+    JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum MigrationEvent {
     /// A destination was chosen.
     Prepare,
-    /// The destination refused; another is looked for.
+    /// What was begun at the destination is undone.
     Reschedule,
     /// The hypervisor starts to move the guest.
     Start,
@@ -120,7 +130,7 @@ impl MigrationStatus {
         use MigrationEvent as E;
         match (self, event) {
             (Self::Accepted, E::Prepare) => Ok(Self::Preparing),
-            (Self::Preparing, E::Reschedule) => Ok(Self::Accepted),
+            (Self::Preparing | Self::Running, E::Reschedule) => Ok(Self::Accepted),
             (Self::Preparing, E::Start) => Ok(Self::Running),
             (Self::Running, E::PostCopy) => Ok(Self::RunningPostCopy),
             (Self::Running | Self::RunningPostCopy, E::Complete) => Ok(Self::Completed),

@@ -1,1 +1,56 @@
-//! Placeholder.
+//! The sagas: every operation on one page each. Pure, like the engine; the api starts them, the conductor
+//! runs them.
+
+mod boot;
+mod delete;
+mod live_migrate;
+mod power;
+
+use whimbrel_messages::{Fault, Peer};
+use whimbrel_model::{Change, HostName, InstanceEvent, MigrationEvent};
+use whimbrel_saga::{Bug, Registry};
+
+pub use boot::Boot;
+pub use delete::Delete;
+pub use live_migrate::LiveMigrate;
+pub use power::{Reboot, Start, Stop};
+
+/// All definitions that this binary can run.
+pub fn registry() -> Registry {
+    Registry::default()
+        .with::<Boot>()
+        .with::<Delete>()
+        .with::<Start>()
+        .with::<Stop>()
+        .with::<Reboot>()
+        .with::<LiveMigrate>()
+}
+
+/// What an operation that can go neither on nor back leaves behind.
+fn gave_up(fault: &Fault) -> Vec<Change> {
+    vec![
+        Change::Instance(InstanceEvent::GiveUp),
+        Change::Migration(MigrationEvent::GiveUp),
+        shown(fault),
+    ]
+}
+
+/// The fault as the API shows it.
+fn shown(fault: &Fault) -> Change {
+    Change::Fault { code: fault.code.to_string(), message: fault.message.clone() }
+}
+
+fn scheduler<S>(_: &S) -> Result<Peer, Bug> {
+    Ok(Peer::Scheduler)
+}
+
+fn compute(host: &HostName) -> Result<Peer, Bug> {
+    Ok(Peer::Compute(host.clone()))
+}
+
+fn known<'a, T>(value: Option<&'a T>, what: &str) -> Result<&'a T, Bug> {
+    value.ok_or_else(|| Bug(format!("{what} is not known at this step")))
+}
+
+#[cfg(test)]
+mod tests;
