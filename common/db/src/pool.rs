@@ -1,0 +1,68 @@
+//! Connections to PostgreSQL.
+
+use std::time::Duration;
+
+use deadpool::Runtime;
+use diesel_async::AsyncPgConnection;
+use diesel_async::pooled_connection::AsyncDieselConnectionManager;
+use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use serde::Deserialize;
+
+use crate::DbError;
+
+/// How to reach the database.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/database`. Never logged.
+    pub url: String,
+    /// Connections at most.
+    #[serde(default = "default_pool_size")]
+    pub pool_size: usize,
+}
+
+fn default_pool_size() -> usize {
+    8
+}
+
+impl std::fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DatabaseConfig").field("pool_size", &self.pool_size).finish_non_exhaustive()
+    }
+}
+
+/// The database. Cheap to clone.
+#[derive(Clone)]
+pub struct Database {
+    pool: Pool<AsyncPgConnection>,
+}
+
+/// A connection on loan from the pool.
+pub type Connection = Object<AsyncPgConnection>;
+
+impl Database {
+    /// A pool for `config`. Connects only when a connection is asked for.
+    ///
+    /// # Errors
+    /// When the pool can't be built.
+    pub fn new(config: &DatabaseConfig) -> Result<Self, DbError> {
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(config.url.as_str());
+        let pool = Pool::builder(manager)
+            .max_size(config.pool_size)
+            .wait_timeout(Some(Duration::from_secs(10)))
+            .create_timeout(Some(Duration::from_secs(5)))
+            .recycle_timeout(Some(Duration::from_secs(5)))
+            .runtime(Runtime::Tokio1)
+            .build()
+            .map_err(|error| DbError::Unavailable(error.to_string()))?;
+        Ok(Self { pool })
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// [`DbError::Unavailable`] when none is to be had in ten seconds.
+    pub async fn connection(&self) -> Result<Connection, DbError> {
+        self.pool.get().await.map_err(|error| DbError::Unavailable(error.to_string()))
+    }
+}

@@ -1,0 +1,1 @@
+//! What conductors and schedulers read and write.
