@@ -8,7 +8,9 @@ mod error;
 mod migrate;
 mod outbox;
 mod pool;
+pub mod reports;
 pub mod saga_log;
+pub mod scheduling;
 pub mod schema;
 mod text;
 

@@ -17,6 +17,8 @@ pub struct HostReport {
     pub started_at: DateTime<Utc>,
     /// Grows with each report of one start; a report that is not newer is dropped.
     pub sequence: i64,
+    /// When the guests were looked at, by the host's clock.
+    pub observed_at: DateTime<Utc>,
     /// How often reports come, in milliseconds.
     pub interval_ms: i64,
     /// What the host has.
