@@ -1,1 +1,1 @@
-//! Placeholder.
+//! Only tests live here; see `it/`.

@@ -5,6 +5,7 @@
 
 pub mod api;
 mod error;
+mod liveness;
 mod migrate;
 mod outbox;
 mod pool;
@@ -15,6 +16,7 @@ pub mod schema;
 mod text;
 
 pub use error::DbError;
+pub use liveness::{heartbeat, service_heartbeat};
 pub use migrate::{pending_migrations, revert_migrations, run_migrations};
 pub use outbox::{OutboxMessage, delete_outbox, due_outbox};
 pub use pool::{Connection, Database, DatabaseConfig};

@@ -7,15 +7,16 @@ use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
-use whimbrel_messages::{Command, SagaHint, StepKey};
-use whimbrel_model::{Change, InstanceEvent, MigrationStatus, SagaId};
-use whimbrel_saga::{Asked, Effect, Entry, Input, Phase, Registry, Row, Saga};
+use whimbrel_messages::{Command, Fault, Peer, SagaHint, StepKey};
+use whimbrel_model::{Change, InstanceEvent, InstanceId, MigrationStatus, RequestId, SagaId};
+use whimbrel_saga::{Asked, Effect, Entry, Input, PeerHealth, Phase, Registry, Row, Saga};
 use whimbrel_sagas::Delete;
 
 use super::changes::{Claim, InstanceRow, MigrationRow, apply};
 use super::load::{Loaded, load_locked};
 use super::rows::{lock_instances, lock_migrations};
 use super::write;
+use crate::reports::hosts_up;
 use crate::{Connection, Database, DbError, OutboxMessage};
 
 /// How far above an instance's token a deletion's is, so that it is above every token that the guest ever
@@ -39,9 +40,28 @@ pub struct Batch {
     /// Messages to publish; they are in the outbox until they are confirmed.
     pub outgoing: Vec<OutboxMessage>,
     /// Sagas that have ended.
-    pub ended: Vec<(SagaId, Phase)>,
+    pub ended: Vec<Ended>,
+    /// Sagas that had ended before, or never were.
+    pub inactive: Vec<SagaId>,
     /// Sagas of definitions that this binary does not know; left for others.
     pub unknown: Vec<SagaId>,
+}
+
+/// A saga that has ended.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    /// Which.
+    pub saga_id: SagaId,
+    /// Its definition's name.
+    pub name: String,
+    /// Its instance.
+    pub instance_id: InstanceId,
+    /// How.
+    pub phase: Phase,
+    /// Why, unless it completed.
+    pub fault: Option<Fault>,
+    /// The request that began it.
+    pub request_id: RequestId,
 }
 
 /// One saga in this transaction.
@@ -77,6 +97,7 @@ pub async fn advance_batch(
     registry: &Registry,
     work: &[Work],
     confirmed: &[Uuid],
+    down_after_ms: i64,
 ) -> Result<Batch, DbError> {
     let mut connection = database.connection().await?;
     connection
@@ -85,8 +106,12 @@ pub async fn advance_batch(
             let ids: Vec<Uuid> = ids.into_iter().collect();
             let now = database_now(connection).await?;
             let mut batch = Batch::default();
-            let mut current =
-                advance_all(load_locked(connection, &ids).await?, registry, work, now, &mut batch);
+            let loaded = load_locked(connection, &ids).await?;
+            let down = peers_down(connection, registry, &loaded, now, down_after_ms).await?;
+            let found: BTreeSet<Uuid> = loaded.iter().map(|saga| saga.row.id.0).collect();
+            let inactive = ids.iter().filter(|id| !found.contains(id)).map(|id| SagaId(*id));
+            batch.inactive = inactive.collect();
+            let mut current = advance_all(loaded, registry, work, &down, now, &mut batch);
             let mut writes = Writes { confirmed: confirmed.to_vec(), ..Writes::default() };
             change_rows(connection, &current, &mut writes).await?;
             follow_up(&current, &mut writes, now);
@@ -95,7 +120,7 @@ pub async fn advance_batch(
             }
             write::all(connection, &writes).await?;
             let ended = current.iter().filter(|saga| saga.saga.row.phase.is_terminal());
-            batch.ended = ended.map(|saga| (saga.saga.row.id, saga.saga.row.phase)).collect();
+            batch.ended = ended.map(Current::ended).collect();
             batch.outgoing = writes.outbox;
             Ok(batch)
         })
@@ -110,11 +135,35 @@ async fn database_now(connection: &mut Connection) -> Result<DateTime<Utc>, DbEr
         .map_err(DbError::query("reading the clock"))
 }
 
+/// Sagas that are due and wait for a host that is down.
+async fn peers_down(
+    connection: &mut Connection,
+    registry: &Registry,
+    loaded: &[Loaded],
+    now: DateTime<Utc>,
+    down_after_ms: i64,
+) -> Result<BTreeSet<SagaId>, DbError> {
+    let mut waiting = Vec::new();
+    for saga in loaded.iter().filter(|saga| saga.row.wake_at.is_some_and(|at| at <= now)) {
+        let definition = registry.get(&saga.name, saga.version);
+        if let Some(Peer::Compute(host)) = definition.and_then(|known| known.waits_for(&saga.row)) {
+            waiting.push((saga.row.id, host));
+        }
+    }
+    if waiting.is_empty() {
+        return Ok(BTreeSet::new());
+    }
+    let names: Vec<String> = waiting.iter().map(|(_, host)| host.to_string()).collect();
+    let up = hosts_up(connection, &names, down_after_ms).await?;
+    Ok(waiting.into_iter().filter(|(_, host)| !up.contains(host)).map(|(id, _)| id).collect())
+}
+
 /// Runs the engine over every saga that this binary knows.
 fn advance_all(
     loaded: Vec<Loaded>,
     registry: &Registry,
     work: &[Work],
+    down: &BTreeSet<SagaId>,
     now: DateTime<Utc>,
     batch: &mut Batch,
 ) -> Vec<Current> {
@@ -140,7 +189,11 @@ fn advance_all(
         let arrived = inputs.get(&current.saga.row.id).into_iter().flatten().copied();
         for input in cancel.into_iter().chain(arrived) {
             let before = current.saga.row.clone();
-            let (row, effects) = definition.advance(before.clone(), input.clone(), now);
+            let input = match input {
+                Input::Wake(_) if down.contains(&before.id) => Input::Wake(PeerHealth::Down),
+                other => other.clone(),
+            };
+            let (row, effects) = definition.advance(before.clone(), input, now);
             current.touched |= row != before;
             current.saga.row = row;
             current.absorb(effects);
@@ -153,6 +206,18 @@ fn advance_all(
 }
 
 impl Current {
+    fn ended(&self) -> Ended {
+        let saga = &self.saga;
+        Ended {
+            saga_id: saga.row.id,
+            name: saga.name.clone(),
+            instance_id: saga.instance_id,
+            phase: saga.row.phase,
+            fault: saga.row.fault.clone(),
+            request_id: saga.request_id.clone(),
+        }
+    }
+
     fn absorb(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -261,7 +326,7 @@ fn collect(current: &mut Current, writes: &mut Writes, now: DateTime<Utc>) {
         });
     }
     for asked in current.defers.drain(..) {
-        if let whimbrel_messages::Peer::Compute(host) = asked.to.clone() {
+        if let Peer::Compute(host) = asked.to.clone() {
             let command = command(saga, asked, now);
             writes.obligations.push((host.to_string(), saga.instance_id.0, command));
         }

@@ -17,6 +17,6 @@ mod repair;
 mod rows;
 mod write;
 
-pub use batch::{Batch, Work, advance_batch};
+pub use batch::{Batch, Ended, Work, advance_batch};
 pub use load::{count_active, due_sagas};
 pub use repair::{note_failure, set_stuck};

@@ -1,0 +1,40 @@
+//! Configuration of the conductor.
+
+use serde::Deserialize;
+use whimbrel_db::DatabaseConfig;
+use whimbrel_rpc::AmqpConfig;
+use whimbrel_service::LogConfig;
+
+/// The whole configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How to log.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// The broker.
+    pub amqp: AmqpConfig,
+    /// The conductor's own.
+    #[serde(default)]
+    pub conductor: ConductorConfig,
+}
+
+/// What operators can tune.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ConductorConfig {
+    /// Transactions at once. Fewer make larger batches: two to four are best.
+    pub workers: usize,
+    /// A host is down when it has not reported for this time, in milliseconds.
+    pub service_down_time_ms: i64,
+    /// How often to look for sagas whose time has come, in milliseconds.
+    pub sweep_interval_ms: u64,
+}
+
+impl Default for ConductorConfig {
+    fn default() -> Self {
+        Self { workers: 3, service_down_time_ms: 60_000, sweep_interval_ms: 500 }
+    }
+}
