@@ -1,1 +1,103 @@
-//! Placeholder.
+//! AMQP: connections that heal, publishing with confirms, consuming in batches. The only crate that names lapin.
+//!
+//! Each process has two connections, so that a broker that blocks publishers does not starve
+//! acknowledgements. Neither recovers by lapin's own means, which do not heal a channel that the broker
+//! closed; whatever fails is dropped and built anew, with a jittered pause (docs/adr/0004).
+
+mod config;
+mod consume;
+mod link;
+mod outgoing;
+mod publish;
+mod topology;
+
+use std::sync::Arc;
+
+pub use config::AmqpConfig;
+pub use consume::{Deliveries, Delivery};
+use link::Link;
+pub use outgoing::Outgoing;
+pub use publish::{Published, Publisher};
+pub use topology::{Topology, exchange, queue};
+
+/// What can go wrong with the broker.
+#[derive(Debug, thiserror::Error)]
+pub enum RpcError {
+    /// The broker can't be reached, or refuses us.
+    #[error("the broker can't be reached while {doing}")]
+    Broker {
+        /// What was being done.
+        doing: &'static str,
+        /// How it failed.
+        #[source]
+        source: lapin::Error,
+    },
+    /// The broker did not answer in time.
+    #[error("the broker did not answer while {0}")]
+    TimedOut(&'static str),
+}
+
+impl RpcError {
+    fn broker(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
+        move |source| Self::Broker { doing, source }
+    }
+}
+
+/// A process's two connections to the broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Amqp {
+    consuming: Arc<Link>,
+    publishing: Arc<Link>,
+    publisher: Publisher,
+}
+
+impl Amqp {
+    /// Connects as `name`, which the broker's own tools show.
+    ///
+    /// # Errors
+    /// When the broker can't be reached. Later losses heal by themselves.
+    pub async fn connect(config: &AmqpConfig, name: &str) -> Result<Self, RpcError> {
+        let consuming = Arc::new(Link::new(config, &format!("{name} consuming")));
+        let publishing = Arc::new(Link::new(config, &format!("{name} publishing")));
+        consuming.connect().await?;
+        publishing.connect().await?;
+        let publisher = Publisher::new(Arc::clone(&publishing));
+        Ok(Self { consuming, publishing, publisher })
+    }
+
+    /// Makes the exchanges and queues that a service needs. Does nothing where they are.
+    ///
+    /// # Errors
+    /// When the broker can't be reached or has them with other arguments.
+    pub async fn declare(&self, topology: Topology) -> Result<(), RpcError> {
+        let channel = self.consuming.channel().await?;
+        topology.declare(&channel).await?;
+        let closed = channel.close(200, "declared".into()).await;
+        closed.map_err(RpcError::broker("closing a channel"))
+    }
+
+    /// For sending.
+    pub fn publisher(&self) -> Publisher {
+        self.publisher.clone()
+    }
+
+    /// Consumes `queue`, at most `prefetch` messages unacknowledged. Goes on for as long as it lives: what the
+    /// broker ends is begun anew.
+    ///
+    /// # Errors
+    /// When it can't be begun.
+    pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, RpcError> {
+        Deliveries::start(Arc::clone(&self.consuming), self.publisher.clone(), queue, prefetch).await
+    }
+
+    /// Whether both connections stand and every consumer consumes.
+    pub fn is_ready(&self) -> bool {
+        self.consuming.is_ready() && self.publishing.is_ready()
+    }
+
+    /// Closes both connections. Unacknowledged messages go back to their queues.
+    pub async fn close(&self) {
+        self.consuming.close().await;
+        self.publishing.close().await;
+    }
+}

@@ -193,6 +193,7 @@ pub(crate) fn outgoing(message: &OutboxMessage) -> Outgoing {
         mandatory: message.mandatory,
         persistent: true,
         headers: Vec::new(),
+        expiration_ms: None,
     }
 }
 

@@ -1,0 +1,17 @@
+//! How to reach the broker.
+
+use serde::Deserialize;
+
+/// How to reach the broker.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AmqpConfig {
+    /// `amqp://user:password@host:port/vhost`, or `amqps://` for TLS. Never logged.
+    pub url: String,
+}
+
+impl std::fmt::Debug for AmqpConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AmqpConfig").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,123 @@
+//! One connection that is built anew when it is lost.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lapin::{Channel, Connection, ConnectionProperties};
+use rand::Rng;
+use tokio::sync::Mutex;
+
+use crate::{AmqpConfig, RpcError};
+
+/// How long a connection or a channel may take to stand.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The first pause between two tries to heal.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+pub(crate) struct Link {
+    url: String,
+    name: String,
+    connection: Mutex<Option<Connection>>,
+    connected: AtomicBool,
+    consumers_wanted: AtomicUsize,
+    consumers_live: AtomicUsize,
+    closed: AtomicBool,
+}
+
+impl Link {
+    pub(crate) fn new(config: &AmqpConfig, name: &str) -> Self {
+        Self {
+            url: config.url.clone(),
+            name: name.to_owned(),
+            connection: Mutex::default(),
+            connected: AtomicBool::new(false),
+            consumers_wanted: AtomicUsize::new(0),
+            consumers_live: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Result<(), RpcError> {
+        self.channel().await.map(drop)
+    }
+
+    /// A new channel, on a new connection if the old one is lost.
+    pub(crate) async fn channel(&self) -> Result<Channel, RpcError> {
+        let mut connection = self.connection.lock().await;
+        if let Some(standing) = connection.as_ref().filter(|known| known.status().connected()) {
+            match within("opening a channel", standing.create_channel()).await {
+                Ok(channel) => return Ok(channel),
+                Err(error) => tracing::debug!(%error, link = self.name, "connection given up"),
+            }
+        }
+        self.connected.store(false, Ordering::Relaxed);
+        *connection = None;
+        let properties = ConnectionProperties::default()
+            .with_connection_name(self.name.as_str().into());
+        let standing = within("connecting", Connection::connect(&self.url, properties)).await?;
+        let channel = within("opening a channel", standing.create_channel()).await?;
+        *connection = Some(standing);
+        self.connected.store(true, Ordering::Relaxed);
+        Ok(channel)
+    }
+
+    pub(crate) fn consumer_wanted(&self) {
+        self.consumers_wanted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn consumer_lives(&self) {
+        self.consumers_live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn consumer_ended(&self) {
+        self.consumers_live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        let wanted = self.consumers_wanted.load(Ordering::Relaxed);
+        self.connected.load(Ordering::Relaxed)
+            && self.consumers_live.load(Ordering::Relaxed) == wanted
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) async fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        if let Some(connection) = self.connection.lock().await.take() {
+            let closed = tokio::time::timeout(CONNECT, connection.close(200, "closing".into())).await;
+            tracing::debug!(link = self.name, ?closed, "closed");
+        }
+    }
+}
+
+/// Awaits an answer of the broker, but not for ever.
+pub(crate) async fn within<T>(
+    doing: &'static str,
+    call: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, RpcError> {
+    match tokio::time::timeout(CONNECT, call).await {
+        Ok(answer) => answer.map_err(RpcError::broker(doing)),
+        Err(_) => Err(RpcError::TimedOut(doing)),
+    }
+}
+
+/// Pauses between tries, longer each time, never two alike.
+#[derive(Default)]
+pub(crate) struct Pause(u32);
+
+impl Pause {
+    pub(crate) async fn wait(&mut self) {
+        let longest = (FIRST_PAUSE * 2u32.saturating_pow(self.0)).min(LONGEST_PAUSE);
+        self.0 = (self.0 + 1).min(16);
+        let share = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(longest.mul_f64(share)).await;
+    }
+
+    pub(crate) fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
