@@ -1,0 +1,214 @@
+//! What is done with a command: known ones are answered from the journal, new ones carried out once.
+//!
+//! Work of one saga is done one piece after the other; a fence alone may overtake, because it has to reach
+//! the job that it is to call off.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use chrono::{TimeDelta, Utc};
+use tokio::sync::{Notify, watch};
+use tokio_util::task::TaskTracker;
+use whimbrel_messages::compute::{Fence, LiveMigration, LiveMigrationAbort};
+use whimbrel_messages::{Command, Dir, Fault, FaultCode, Outcome, Rpc, StepKey};
+use whimbrel_model::{HostName, SagaId};
+use whimbrel_rpc::{Delivery, Publisher};
+use whimbrel_virt::ComputeDriver;
+
+use crate::handlers::{self, Unanswered};
+use crate::journal::{Journal, Known};
+use crate::replies::Replies;
+
+/// Clocks of hosts may differ from the database's by this much before a command counts as too late.
+const CLOCK_SKEW: TimeDelta = TimeDelta::seconds(30);
+/// A hypervisor that does not answer is asked again after this time.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long a stop waits for short work.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+/// The agent of one host.
+pub(crate) struct Agent<D> {
+    pub(crate) host: HostName,
+    pub(crate) driver: Arc<D>,
+    pub(crate) journal: Journal,
+    pub(crate) replies: Replies,
+    pub(crate) publisher: Publisher,
+    /// Something has changed that the next report should say soon.
+    pub(crate) changed: Arc<Notify>,
+    running: Arc<Mutex<UnderWay>>,
+    sagas: Mutex<HashMap<SagaId, Arc<tokio::sync::Mutex<()>>>>,
+    short: TaskTracker,
+}
+
+type UnderWay = HashMap<StepKey, watch::Receiver<()>>;
+
+/// A piece of work while it is under way. Dropping it wakes whoever waits for its end.
+pub(crate) struct Running {
+    key: StepKey,
+    all: Arc<Mutex<UnderWay>>,
+    _ended: watch::Sender<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.all.lock().expect("nobody panics while holding it").remove(&self.key);
+    }
+}
+
+impl<D: ComputeDriver> Agent<D> {
+    pub(crate) fn new(
+        host: HostName,
+        driver: Arc<D>,
+        journal: Journal,
+        replies: Replies,
+        publisher: Publisher,
+        changed: Arc<Notify>,
+    ) -> Self {
+        Self {
+            host,
+            driver,
+            journal,
+            replies,
+            publisher,
+            changed,
+            running: Arc::default(),
+            sagas: Mutex::default(),
+            short: TaskTracker::new(),
+        }
+    }
+
+    /// Begins to deal with a delivery.
+    pub(crate) fn dispatch(self: &Arc<Self>, delivery: Delivery) {
+        let this = Arc::clone(self);
+        match serde_json::from_slice::<Command>(&delivery.body) {
+            Err(error) => {
+                let reason = format!("not a command: {error}");
+                self.track(async move { delivery.dead_letter(&reason).await });
+            }
+            // A job may take hours and goes on when the agent is told to stop.
+            Ok(command) if command.method == LiveMigration::METHOD => {
+                drop(tokio::spawn(async move { this.handle(command, delivery).await }));
+            }
+            Ok(command) => self.track(async move { this.handle(command, delivery).await }),
+        }
+    }
+
+    /// Does `work` besides, and waits for it when told to stop.
+    pub(crate) fn track(&self, work: impl Future<Output = ()> + Send + 'static) {
+        drop(self.short.spawn(work));
+    }
+
+    /// Waits for short work, but not for ever: what is not done is asked for again.
+    pub(crate) async fn finish_short_work(&self) {
+        self.short.close();
+        if tokio::time::timeout(LAST_WORK, self.short.wait()).await.is_err() {
+            tracing::warn!("stopping with work under way; it is asked for again");
+        }
+    }
+
+    async fn handle(&self, command: Command, delivery: Delivery) {
+        let known = match self.journal.known(&command.key) {
+            Known::Answered(outcome) => outcome,
+            Known::Buried => tombstone(&command),
+            // Under way: the answer comes when it is over.
+            Known::Accepted => return delivery.ack().await,
+            Known::New => return self.handle_new(command, delivery).await,
+        };
+        self.replies.send(&command, known, Some(delivery));
+    }
+
+    async fn handle_new(&self, command: Command, delivery: Delivery) {
+        let Some(running) = self.begin(&command.key) else { return delivery.ack().await };
+        if let Err(fault) = handlers::known_version(&command) {
+            let outcome = Outcome::Refused { fault };
+            return self.replies.send(&command, outcome, Some(delivery));
+        }
+        if Utc::now() > command.deadline + CLOCK_SKEW {
+            return self.replies.send(&command, Outcome::Expired, Some(delivery));
+        }
+        tracing::debug!(saga.id = %command.key.saga_id, request_id = %command.request_id,
+            step = command.key.step, dir = %command.key.dir, method = command.method, "begun");
+        match command.method.as_str() {
+            LiveMigration::METHOD => self.start_job(command, delivery, running).await,
+            Fence::METHOD | LiveMigrationAbort::METHOD => {
+                self.fence(command, delivery, running).await;
+            }
+            _ => self.carry_out(command, delivery, running).await,
+        }
+    }
+
+    async fn carry_out(&self, command: Command, delivery: Delivery, running: Running) {
+        let turn = self.turn(command.key.saga_id);
+        let _turn = turn.lock().await;
+        if command.key.dir == Dir::Undo {
+            // Before the work, so that no late request can come after it.
+            if let Err(error) = self.journal.bury(&command.key).await {
+                return give_back(delivery, &error).await;
+            }
+        } else if self.journal.known(&command.key) == Known::Buried {
+            return self.replies.send(&command, tombstone(&command), Some(delivery));
+        }
+        let outcome = loop {
+            match handlers::carry_out(&*self.driver, &command).await {
+                Ok(outcome) => break outcome,
+                Err(Unanswered(why)) if Utc::now() > command.deadline => {
+                    tracing::warn!(
+                        method = command.method,
+                        why,
+                        "not answered; it is asked for again"
+                    );
+                    return delivery.ack().await;
+                }
+                Err(Unanswered(_)) => tokio::time::sleep(AGAIN).await,
+            }
+        };
+        if let Outcome::Refused { fault } = &outcome {
+            tracing::warn!(saga.id = %command.key.saga_id, request_id = %command.request_id,
+                method = command.method, %fault, "refused");
+        }
+        if let Err(error) = self.journal.answer(&command.key, &outcome).await {
+            return give_back(delivery, &error).await;
+        }
+        drop(running);
+        self.changed.notify_one();
+        self.replies.send(&command, outcome, Some(delivery));
+    }
+
+    /// Marks a piece of work as under way; none if it already is.
+    pub(crate) fn begin(&self, key: &StepKey) -> Option<Running> {
+        let mut all = self.running.lock().expect("nobody panics while holding it");
+        if all.contains_key(key) {
+            return None;
+        }
+        let (ended, wait) = watch::channel(());
+        all.insert(key.clone(), wait);
+        Some(Running { key: key.clone(), all: Arc::clone(&self.running), _ended: ended })
+    }
+
+    /// For waiting for the end of a piece of work, if it is under way.
+    pub(crate) fn under_way(&self, key: &StepKey) -> Option<watch::Receiver<()>> {
+        self.running.lock().expect("nobody panics while holding it").get(key).cloned()
+    }
+
+    /// What the work of one saga takes turns by.
+    pub(crate) fn turn(&self, saga_id: SagaId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut sagas = self.sagas.lock().expect("nobody panics while holding it");
+        if sagas.len() > 1_000 {
+            sagas.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        Arc::clone(sagas.entry(saga_id).or_default())
+    }
+}
+
+pub(crate) fn tombstone(command: &Command) -> Outcome {
+    let message = format!("{} was undone before it was begun", command.method);
+    Outcome::Refused { fault: Fault::new(FaultCode::Tombstone, message) }
+}
+
+/// The journal can't be written: nothing may be answered. The command goes back to the queue.
+pub(crate) async fn give_back(delivery: Delivery, error: &std::io::Error) {
+    tracing::error!(%error, "the journal can't be written");
+    tokio::time::sleep(AGAIN).await;
+    delivery.requeue().await;
+}
