@@ -12,7 +12,10 @@ fn check(config: &LibvirtConfig, instance: &InstanceSpec, expected: &Expect) {
 
 #[test]
 fn a_guest_on_the_emulator() {
-    check(&qemu_config(), &instance(), &expect![[r#"
+    check(
+        &qemu_config(),
+        &instance(),
+        &expect![[r#"
         <domain type="qemu">
           <name>instance-00000000-0000-0000-0000-000000000011</name>
           <uuid>00000000-0000-0000-0000-000000000011</uuid>
@@ -62,7 +65,8 @@ fn a_guest_on_the_emulator() {
             <controller type="usb" model="none"/>
             <memballoon model="virtio"/>
           </devices>
-        </domain>"#]]);
+        </domain>"#]],
+    );
 }
 
 #[test]
@@ -72,7 +76,10 @@ fn a_guest_on_kvm_without_network() {
     config.emulator = Some(PathBuf::from("/usr/bin/qemu-system-x86_64"));
     let mut instance = instance();
     instance.ports.clear();
-    check(&config, &instance, &expect![[r#"
+    check(
+        &config,
+        &instance,
+        &expect![[r#"
         <domain type="kvm">
           <name>instance-00000000-0000-0000-0000-000000000011</name>
           <uuid>00000000-0000-0000-0000-000000000011</uuid>
@@ -113,7 +120,8 @@ fn a_guest_on_kvm_without_network() {
             <controller type="usb" model="none"/>
             <memballoon model="virtio"/>
           </devices>
-        </domain>"#]]);
+        </domain>"#]],
+    );
 }
 
 #[test]
@@ -137,5 +145,6 @@ fn a_port_that_names_no_bridge_gets_the_hosts_own() {
 
 #[test]
 fn metadata_is_one_element() {
-    expect![[r#"<instance id="00000000-0000-0000-0000-000000000011" owner_epoch="9"/>"#]].assert_eq(&metadata_xml(instance().id, 9));
+    expect![[r#"<instance id="00000000-0000-0000-0000-000000000011" owner_epoch="9"/>"#]]
+        .assert_eq(&metadata_xml(instance().id, 9));
 }

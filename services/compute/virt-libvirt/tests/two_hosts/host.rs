@@ -1,0 +1,303 @@
+//! Two hosts with libvirt each, and an agent in each of them.
+//!
+//! The hosts are given by the environment, as whoever made them knows them:
+//! `WHIMBREL_TEST_HOSTS='{"image": "/…/disk.raw", "hosts": [{"name", "pid", "address"}, …]}'`, `pid` being a
+//! process in the host's namespaces. Both hosts have a bridge `brt`, and a directory of their own at
+//! `/var/lib/whimbrel/instances`. Without it the tests that need them are skipped, and say so.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command as Process};
+use tokio::sync::{oneshot, watch};
+use uuid::Uuid;
+use whimbrel_messages::compute::{ImageSpec, InstanceSpec, PortSpec};
+use whimbrel_messages::report::JobStats;
+use whimbrel_model::{DiskFormat, ImageId, InstanceId, PortId, Resources};
+
+use crate::agent::{self, Answer, Command, Request, Setup};
+
+const LOCAL: &str = "/var/lib/whimbrel/instances";
+const DEADLINE: Duration = Duration::from_secs(60);
+
+#[derive(Clone, Deserialize)]
+struct Given {
+    image: PathBuf,
+    hosts: Vec<GivenHost>,
+}
+
+#[derive(Clone, Deserialize)]
+struct GivenHost {
+    name: String,
+    pid: u32,
+    address: String,
+}
+
+/// Where guests' disks are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Storage {
+    Shared,
+    Local,
+}
+
+/// One test's hosts, directories and image.
+pub(crate) struct Lab {
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) image: ImageSpec,
+    directory: PathBuf,
+    storage: Storage,
+    /// One test at a time: the hosts are few.
+    _turn: tokio::sync::MutexGuard<'static, ()>,
+}
+
+impl Lab {
+    /// The hosts with an agent each; none if there are no hosts.
+    pub(crate) async fn start(storage: Storage, migration: Value) -> Option<Self> {
+        static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let Ok(given) = std::env::var("WHIMBREL_TEST_HOSTS") else {
+            println!("skipped: WHIMBREL_TEST_HOSTS names no hosts");
+            return None;
+        };
+        let turn = TURN.lock().await;
+        let given: Given = serde_json::from_str(&given).unwrap();
+        let directory = std::env::temp_dir().join(format!("whimbrel-hosts-{}", Uuid::new_v4()));
+        std::fs::create_dir_all(directory.join("shared")).unwrap();
+        let bytes = std::fs::read(&given.image).unwrap();
+        let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let size = i64::try_from(bytes.len()).unwrap();
+        let format = DiskFormat::Raw;
+        let id = ImageId(Uuid::new_v4());
+        let image = ImageSpec { id, format, sha256, size, virtual_size: size };
+        let mut hosts = Vec::new();
+        for host in &given.hosts {
+            let instances = match storage {
+                Storage::Shared => directory.join("shared"),
+                Storage::Local => PathBuf::from(LOCAL),
+            };
+            let config = json!({
+                "virt_type": "qemu",
+                "instances_path": instances,
+                "migration_address": host.address,
+                "keepalive_interval_s": 2,
+                "migration": migration,
+            });
+            let state_dir = directory.join(&host.name);
+            let (name, image) = (host.name.clone(), given.image.clone());
+            let setup = Setup { name, state_dir, image, config };
+            hosts.push(Host::start(host.clone(), setup, instances));
+        }
+        Some(Self { hosts, image, directory, storage, _turn: turn })
+    }
+
+    /// A guest with a network interface.
+    pub(crate) fn instance(&self) -> InstanceSpec {
+        InstanceSpec {
+            id: InstanceId(Uuid::new_v4()),
+            name: "guest".to_owned(),
+            resources: Resources { vcpus: 1, memory_mib: 128, disk_gib: 1 },
+            image: self.image.clone(),
+            ports: vec![PortSpec {
+                id: PortId(Uuid::new_v4()),
+                mac: "fa:16:3e:4e:00:65".to_owned(),
+                address: "10.78.0.101".to_owned(),
+                bridge: "brt".to_owned(),
+            }],
+        }
+    }
+
+    /// Whether disks are copied by a move.
+    pub(crate) fn is_local(&self) -> bool {
+        self.storage == Storage::Local
+    }
+
+    /// Removes what the test left on the hosts: the guest, its files, the image.
+    pub(crate) async fn end(mut self, id: InstanceId) {
+        // Elsewhere first, as a disk that is in use on another host is not removed.
+        for host in &self.hosts {
+            host.shell(&format!("virsh destroy {id}"));
+        }
+        for host in &mut self.hosts {
+            host.start_again();
+            host.call::<()>(Command::Destroy { id, epoch: i64::MAX }).await.unwrap();
+            assert_eq!(host.files(id), Vec::<String>::new(), "left on {}", host.name());
+            host.shell(&format!("rm -f {LOCAL}/_base/{}", self.image.id));
+            host.kill().await;
+        }
+        std::fs::remove_dir_all(&self.directory).unwrap();
+    }
+}
+
+type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Value, (String, String)>>>>>;
+
+/// One host and the agent in it.
+pub(crate) struct Host {
+    given: GivenHost,
+    setup: Setup,
+    instances: PathBuf,
+    agent: Child,
+    input: ChildStdin,
+    waiting: Waiting,
+    next: AtomicU64,
+    /// The latest figures of a move, and whether it is in post-copy.
+    pub(crate) progress: watch::Receiver<Option<(JobStats, bool)>>,
+}
+
+/// An answer to come.
+pub(crate) struct Pending(oneshot::Receiver<Result<Value, (String, String)>>);
+
+impl Pending {
+    /// The answer; an error's kind and text.
+    pub(crate) async fn get<T: DeserializeOwned>(self) -> Result<T, (String, String)> {
+        let answer = tokio::time::timeout(DEADLINE, self.0).await.expect("an answer in time");
+        let value = answer.expect("the agent lives")?;
+        Ok(serde_json::from_value(value).unwrap())
+    }
+}
+
+impl Host {
+    fn start(given: GivenHost, setup: Setup, instances: PathBuf) -> Self {
+        let mut agent = in_host(given.pid, &std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "agent", "--nocapture"])
+            .env(agent::SETUP, serde_json::to_string(&setup).unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let input = agent.stdin.take().unwrap();
+        let mut lines = BufReader::new(agent.stdout.take().unwrap()).lines();
+        let waiting = Waiting::default();
+        let (told, progress) = watch::channel(None);
+        let answers = Arc::clone(&waiting);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = lines.next_line().await {
+                let Some(line) = line.strip_prefix(agent::MARK) else { continue };
+                match serde_json::from_str(line).unwrap() {
+                    Answer::Done { number, result } => {
+                        let waiting = answers.lock().unwrap().remove(&number).unwrap();
+                        let _ = waiting.send(result);
+                    }
+                    Answer::Progress { stats, post_copy, .. } => {
+                        told.send_replace(Some((stats, post_copy)));
+                    }
+                }
+            }
+            answers.lock().unwrap().clear();
+        });
+        Self { given, setup, instances, agent, input, waiting, next: AtomicU64::new(1), progress }
+    }
+
+    /// Another agent in the place of one that was killed.
+    pub(crate) fn start_again(&mut self) {
+        let (given, setup) = (self.given.clone(), self.setup.clone());
+        *self = Self::start(given, setup, self.instances.clone());
+    }
+
+    /// As a crash does it.
+    pub(crate) async fn kill(&mut self) {
+        self.agent.kill().await.unwrap();
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.given.name
+    }
+
+    pub(crate) async fn begin(&mut self, command: Command) -> Pending {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().unwrap().insert(number, answer);
+        let mut line = serde_json::to_string(&Request { number, command }).unwrap();
+        line.push('\n');
+        self.input.write_all(line.as_bytes()).await.unwrap();
+        Pending(answered)
+    }
+
+    pub(crate) async fn call<T: DeserializeOwned>(
+        &mut self,
+        command: Command,
+    ) -> Result<T, (String, String)> {
+        self.begin(command).await.get().await
+    }
+
+    /// Runs a shell command in the host; what it wrote.
+    pub(crate) fn shell(&self, command: &str) -> String {
+        let output = std::process::Command::new("nsenter")
+            .args(["-t", &self.given.pid.to_string(), "-a", "--", "sh", "-c", command])
+            .output()
+            .unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// The state of a guest as `virsh` tells it, with its reason; empty if there is none.
+    pub(crate) fn domstate(&self, id: InstanceId) -> String {
+        self.shell(&format!("virsh domstate --reason {id} 2>/dev/null")).trim().to_owned()
+    }
+
+    /// Kills a daemon of the host by the process id in its file.
+    pub(crate) fn kill_libvirtd(&self) {
+        self.shell("kill -9 $(cat /run/libvirtd.pid)");
+    }
+
+    pub(crate) fn start_libvirtd(&self) {
+        self.shell("/usr/sbin/libvirtd --listen -d -p /run/libvirtd.pid");
+    }
+
+    /// The names of a guest's files.
+    pub(crate) fn files(&self, id: InstanceId) -> Vec<String> {
+        let directory = self.instances.join(id.to_string());
+        let names = self.shell(&format!("ls -A {} 2>/dev/null", directory.display()));
+        names.lines().map(str::to_owned).collect()
+    }
+
+    /// A guest's file, as it is in the host.
+    pub(crate) fn file(&self, id: InstanceId, name: &str) -> PathBuf {
+        self.instances.join(id.to_string()).join(name)
+    }
+
+    /// The latest heartbeat on a guest's console: its boot's id and a number that grows.
+    pub(crate) fn heartbeat(&self, id: InstanceId) -> Option<(String, u64)> {
+        let log = self.file(id, "console.log");
+        let lines = self.shell(&format!("tail -c 400 {} 2>/dev/null", log.display()));
+        lines.lines().rev().find_map(|line| {
+            let mut words = line.trim().split(' ');
+            let (Some("hb"), Some(boot), Some(number)) = (words.next(), words.next(), words.next())
+            else {
+                return None;
+            };
+            Some((boot.to_owned(), number.parse().ok()?))
+        })
+    }
+
+    /// Waits for a heartbeat after `number`.
+    pub(crate) async fn wait_for_heartbeat(&self, id: InstanceId, number: u64) -> (String, u64) {
+        wait_for("a heartbeat", || self.heartbeat(id).filter(|(_, n)| *n > number)).await
+    }
+}
+
+fn in_host(pid: u32, program: &Path) -> Process {
+    let mut process = Process::new("nsenter");
+    process.args(["-t", &pid.to_string(), "-a", "--"]).arg(program);
+    process
+}
+
+/// Waits until `look` finds something.
+pub(crate) async fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+    loop {
+        ticks.tick().await;
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "no {what} in time");
+    }
+}

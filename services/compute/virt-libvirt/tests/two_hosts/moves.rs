@@ -1,0 +1,107 @@
+//! Moves that go well.
+
+use std::time::Instant;
+
+use serde_json::json;
+use uuid::Uuid;
+use whimbrel_messages::compute::{
+    BlockMigration, DestinationCheck, InstanceSpec, MigrateData, PreLiveMigrationReply,
+};
+use whimbrel_messages::report::Guest;
+use whimbrel_model::{MigrationId, PowerState};
+
+use crate::agent::{Command, Job, Outcome};
+use crate::host::{Host, Lab, Storage};
+
+/// Both checks and the destination made ready: the job is next.
+pub(crate) async fn prepare(
+    source: &mut Host,
+    destination: &mut Host,
+    instance: &InstanceSpec,
+    epoch: i64,
+) -> Job {
+    let migration_id = MigrationId(Uuid::new_v4());
+    let (block, instance) = (BlockMigration::Auto, instance.clone());
+    let check: DestinationCheck = destination
+        .call(Command::CheckDestination { instance: instance.clone(), migration_id, block })
+        .await
+        .unwrap();
+    let data: MigrateData = source
+        .call(Command::CheckSource { instance: instance.clone(), block, check })
+        .await
+        .unwrap();
+    let pre = Command::Pre { instance: instance.clone(), migration_id, data: data.clone(), epoch };
+    // Asked twice, as after a lost answer.
+    destination.call::<PreLiveMigrationReply>(pre.clone()).await.unwrap();
+    let listen: PreLiveMigrationReply = destination.call(pre).await.unwrap();
+    Job { instance, migration_id, data, listen, epoch }
+}
+
+/// What follows a job that has moved the guest.
+pub(crate) async fn settle(source: &mut Host, destination: &mut Host, job: &Job) {
+    let (id, epoch) = (job.instance.id, job.epoch);
+    let take_over = Command::PostDestination { instance: job.instance.clone(), epoch };
+    destination.call::<()>(take_over).await.unwrap();
+    let destroy_disks = job.data.block_migration;
+    source.call::<()>(Command::PostSource { id, destroy_disks, epoch }).await.unwrap();
+    let clean_up = Command::CleanUpCheck { migration_id: job.migration_id };
+    destination.call::<()>(clean_up).await.unwrap();
+}
+
+/// The guest is here, wholly, and nowhere else.
+pub(crate) async fn assert_moved(source: &mut Host, destination: &mut Host, job: &Job) {
+    let id = job.instance.id;
+    assert_eq!(source.domstate(id), "", "the source forgot the guest");
+    let guests: Vec<Guest> = destination.call(Command::Guests).await.unwrap();
+    let expected = Guest {
+        instance_id: id,
+        power_state: PowerState::Running,
+        owner_epoch: job.epoch,
+        migrating: false,
+    };
+    assert!(guests.contains(&expected), "{guests:?}");
+    let stored = destination.shell(&format!("virsh dumpxml --inactive {id}"));
+    let epoch = format!("owner_epoch=\"{}\"", job.epoch);
+    assert!(stored.replace('\'', "\"").contains(&epoch), "{stored}");
+}
+
+async fn there_and_back(storage: Storage) {
+    let Some(mut lab) = Lab::start(storage, json!({})).await else { return };
+    let instance = lab.instance();
+    let id = instance.id;
+    let (first, rest) = lab.hosts.split_at_mut(1);
+    let (a, b) = (&mut first[0], &mut rest[0]);
+    a.call::<()>(Command::Spawn { instance: instance.clone(), epoch: 1 }).await.unwrap();
+    let (boot, mut number) = a.wait_for_heartbeat(id, 3).await;
+    for (epoch, there) in [(2, true), (3, false)] {
+        let (source, destination) = if there { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
+        let job = prepare(source, destination, &instance, epoch).await;
+        assert_eq!(job.data.block_migration, storage == Storage::Local);
+        let started = Instant::now();
+        let outcome: Outcome =
+            source.call(Command::Live { job: job.clone(), resume: false }).await.unwrap();
+        println!("moved in {:?}: {outcome:?}", started.elapsed());
+        let Outcome::Completed(Some(stats)) = outcome else { panic!("{outcome:?}") };
+        assert!(stats.memory_processed > 0 && stats.downtime_ms > 0, "{stats:?}");
+        settle(source, destination, &job).await;
+        assert_moved(source, destination, &job).await;
+        let (same_boot, later) = destination.wait_for_heartbeat(id, number).await;
+        assert_eq!(same_boot, boot, "the guest was not booted anew");
+        number = later;
+        if storage == Storage::Local {
+            assert_eq!(source.files(id), Vec::<String>::new(), "no disk is left at the source");
+            assert!(stats.disk_total > 0, "{stats:?}");
+        }
+    }
+    lab.end(id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_moves_there_and_back_over_shared_storage() {
+    there_and_back(Storage::Shared).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_moves_there_and_back_with_its_disks() {
+    there_and_back(Storage::Local).await;
+}
