@@ -10,6 +10,7 @@ mod netns;
 mod observe;
 mod ping;
 mod process;
+pub mod servers;
 mod switch;
 mod wait;
 
