@@ -126,6 +126,7 @@ mod tests {
     const DOMAIN: &str = "<domain type='qemu'><name>g1</name><memory unit='MiB'>16</memory>\
         <uuid>6b6f7f8e-5d9b-4b8e-9d8a-0c6a5d0e3f11</uuid>\
         <os><type arch='x86_64'>hvm</type></os><cpu mode='custom'><model>qemu64</model></cpu>\
+        <features><acpi/></features>\
         <devices><interface type='bridge'><source bridge='brt'/><model type='virtio'/></interface>\
         </devices></domain>";
 

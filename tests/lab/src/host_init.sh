@@ -15,6 +15,13 @@ own whimbrel /var/lib/whimbrel
 mkdir -p /var/lib/whimbrel/state /var/lib/whimbrel/local /var/lib/whimbrel/shared
 mount --bind "$SHARED" /var/lib/whimbrel/shared
 mount --bind "$DIR/hosts" /etc/hosts
+# libvirtd does not start without the user and group that only a package makes which the lab needs nothing else of.
+cp /etc/passwd /etc/group "$DIR/"
+grep -q '^libvirt-qemu:' "$DIR/passwd" || echo 'libvirt-qemu:x:64055:64055::/nonexistent:/usr/sbin/nologin' >> "$DIR/passwd"
+grep -q '^libvirt-qemu:' "$DIR/group" || echo 'libvirt-qemu:x:64055:' >> "$DIR/group"
+grep -q '^kvm:' "$DIR/group" || echo 'kvm:x:64056:' >> "$DIR/group"
+mount --bind "$DIR/passwd" /etc/passwd
+mount --bind "$DIR/group" /etc/group
 ip link set lo up
 ip link add brt type bridge stp_state 0 forward_delay 0
 ip link set brt up

@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::wait::{Deadline, until};
+use crate::wait::{Deadline, until, until_done};
 
 struct Job {
     command: Command,
@@ -45,8 +45,16 @@ impl Spawner {
         Ok(Self { jobs })
     }
 
-    /// Starts `program`, its output appended to `log`. It is in a process group of its own, so that Ctrl-C on
-    /// the terminal reaches the lab alone, which then ends everything in order.
+    /// Starts a command that has set, or will set, its own parent death signal, in a process group of its own:
+    /// Ctrl-C on the terminal reaches the lab alone, which then ends everything in order.
+    pub(crate) fn spawn(&self, mut command: Command) -> anyhow::Result<Child> {
+        command.process_group(0);
+        let (answer, child) = mpsc::sync_channel(1);
+        self.jobs.send(Job { command, answer }).context("the spawner is gone")?;
+        Ok(child.recv().context("the spawner is gone")??)
+    }
+
+    /// Starts a command, its output appended to `log`.
     pub(crate) fn start(&self, name: &str, command: Prepared, log: &Path) -> anyhow::Result<Process> {
         let output = File::options()
             .create(true)
@@ -61,12 +69,8 @@ impl Spawner {
             .envs(command.environment)
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
-            .stderr(output)
-            .process_group(0);
-        let (answer, child) = mpsc::sync_channel(1);
-        self.jobs.send(Job { command: with_death_signal, answer }).context("the spawner is gone")?;
-        let child = child.recv().context("the spawner is gone")?;
-        let child = child.with_context(|| format!("starting {name}"))?;
+            .stderr(output);
+        let child = self.spawn(with_death_signal).with_context(|| format!("starting {name}"))?;
         let id = pid(child.id())?;
         Ok(Process { name: name.to_owned(), id, child: Mutex::new(child) })
     }
@@ -187,7 +191,7 @@ impl Process {
     }
 
     fn wait(&self, patience: Duration) -> anyhow::Result<ExitStatus> {
-        until(Deadline::after(patience), &format!("{} to end", self.name), || self.exited())
+        until_done(Deadline::after(patience), &format!("{} to end", self.name), || self.exited())
     }
 
     fn lock(&self) -> MutexGuard<'_, Child> {

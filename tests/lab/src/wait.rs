@@ -1,11 +1,25 @@
 //! Waiting for a condition, with a deadline.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
 
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Whether the person at the terminal wants it to end. Concerns the whole process.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// Makes every [`until`] of this process fail, those under way too.
+pub fn interrupt() {
+    INTERRUPTED.store(true, Ordering::Relaxed);
+}
+
+/// Whether [`interrupt`] was called.
+pub fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::Relaxed)
+}
 
 /// A moment after which waiting is given up.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +48,23 @@ impl Deadline {
 /// Looks again and again until `look` finds what is waited for, and returns that.
 ///
 /// # Errors
-/// When `look` fails, or when the deadline is over: `what` says what was waited for.
+/// When `look` fails, when the process was interrupted, or when the deadline is over: `what` says what was
+/// waited for.
 pub fn until<T>(
+    deadline: Deadline,
+    what: &str,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    until_done(deadline, what, || {
+        if is_interrupted() {
+            bail!("interrupted while waiting for {what}");
+        }
+        look()
+    })
+}
+
+/// As [`until`], but an interrupt does not end it: for what is done to clean up.
+pub(crate) fn until_done<T>(
     deadline: Deadline,
     what: &str,
     mut look: impl FnMut() -> anyhow::Result<Option<T>>,
