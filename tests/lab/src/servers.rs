@@ -16,7 +16,7 @@ mod run;
 
 pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
-pub use run::{print_until_interrupted, run_command};
+pub use run::ServersCommand;
 
 /// User of both servers, and its password.
 pub const USER: &str = "whimbrel";
