@@ -1,0 +1,99 @@
+//! Flavors: sizes of guests.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::RunQueryDsl;
+use whimbrel_model::Resources;
+
+use crate::error::violates;
+use crate::schema::flavor;
+use crate::{Connection, DbError};
+
+/// A flavor.
+#[derive(Clone, Debug, PartialEq, Eq, Queryable, Selectable, Insertable)]
+#[diesel(table_name = flavor)]
+pub struct FlavorRow {
+    /// Chosen by whoever made it.
+    pub id: String,
+    /// Unique.
+    pub name: String,
+    /// Virtual processors.
+    pub vcpus: i32,
+    /// Memory in MiB.
+    pub memory_mib: i64,
+    /// Root disk in GiB; 0 is the image's own size.
+    pub disk_gib: i64,
+    /// Whether every project sees it.
+    pub is_public: bool,
+    /// For people.
+    pub description: Option<String>,
+    /// When.
+    pub created_at: DateTime<Utc>,
+}
+
+impl FlavorRow {
+    /// What a guest of this flavor takes.
+    pub fn resources(&self) -> Resources {
+        Resources { vcpus: self.vcpus, memory_mib: self.memory_mib, disk_gib: self.disk_gib }
+    }
+}
+
+/// All flavors, by memory and name.
+///
+/// # Errors
+/// When the query fails.
+pub async fn flavors_list(c: &mut Connection) -> Result<Vec<FlavorRow>, DbError> {
+    flavor::table
+        .select(FlavorRow::as_select())
+        .order((flavor::memory_mib, flavor::name))
+        .load(c)
+        .await
+        .map_err(DbError::query("listing flavors"))
+}
+
+/// One flavor.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn flavor_get(c: &mut Connection, id: &str) -> Result<FlavorRow, DbError> {
+    flavor::table
+        .find(id)
+        .select(FlavorRow::as_select())
+        .first(c)
+        .await
+        .optional()
+        .map_err(DbError::query("reading a flavor"))?
+        .ok_or_else(|| DbError::NotFound { kind: "Flavor", id: id.to_owned() })
+}
+
+/// Makes a flavor.
+///
+/// # Errors
+/// [`DbError::Exists`] when its id or name is taken.
+pub async fn flavor_create(c: &mut Connection, row: &FlavorRow) -> Result<(), DbError> {
+    let made = diesel::insert_into(flavor::table).values(row).execute(c).await;
+    made.map(drop).map_err(|error| {
+        if violates(&error, "flavor_pkey") {
+            DbError::Exists { kind: "Flavor with ID", id: row.id.clone() }
+        } else if violates(&error, "flavor_name_key") {
+            DbError::Exists { kind: "Flavor with name", id: row.name.clone() }
+        } else {
+            DbError::query("making a flavor")(error)
+        }
+    })
+}
+
+/// Deletes a flavor. Guests keep the sizes that they were made with.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn flavor_delete(c: &mut Connection, id: &str) -> Result<(), DbError> {
+    let gone = diesel::delete(flavor::table.find(id))
+        .execute(c)
+        .await
+        .map_err(DbError::query("deleting a flavor"))?;
+    if gone == 0 {
+        return Err(DbError::NotFound { kind: "Flavor", id: id.to_owned() });
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! Servers: instances as the API sees them.
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel_async::{AsyncConnection, RunQueryDsl};
+use serde_json::Value;
+use uuid::Uuid;
+use whimbrel_messages::compute::{ImageSpec, InstanceSpec};
+use whimbrel_model::{HostName, ImageId, InstanceId, InstanceState, PowerState, Resources};
+use whimbrel_saga::Saga;
+use whimbrel_sagas::Boot;
+
+use super::operate::{Caller, Started, start_saga};
+use super::port::{port_create, ports_of};
+use super::{FlavorRow, ImageRow, PortRow, WantedPort};
+use crate::schema::instance;
+use crate::text::{parse, parse_opt};
+use crate::{Connection, Database, DbError};
+
+/// A row of the table.
+#[derive(Clone, Debug, Queryable, Selectable)]
+#[diesel(table_name = instance)]
+pub(super) struct Stored {
+    pub(super) id: Uuid,
+    name: String,
+    description: Option<String>,
+    project_id: String,
+    user_id: String,
+    vm_state: String,
+    task_state: Option<String>,
+    power_state: String,
+    host: Option<String>,
+    owner_epoch: i64,
+    generation: i64,
+    delete_requested: bool,
+    flavor: Value,
+    vcpus: i32,
+    memory_mib: i64,
+    disk_gib: i64,
+    image_id: Uuid,
+    metadata: Value,
+    key_name: Option<String>,
+    reservation_id: String,
+    fault_code: Option<String>,
+    fault_message: Option<String>,
+    fault_at: Option<DateTime<Utc>>,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+    launched_at: Option<DateTime<Utc>>,
+    deleted_at: Option<DateTime<Utc>>,
+}
+
+/// A server.
+#[derive(Clone, Debug)]
+pub struct ServerRow {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Whose it is.
+    pub project_id: String,
+    /// Who made it.
+    pub user_id: String,
+    /// What it is and what is going on.
+    pub state: InstanceState,
+    /// What its hypervisor says of it.
+    pub power_state: PowerState,
+    /// The host that has the right to run it.
+    pub host: Option<HostName>,
+    /// The token that says so.
+    pub owner_epoch: i64,
+    /// Grows with every change.
+    pub generation: i64,
+    /// It is to be deleted as soon as what is going on has ended.
+    pub delete_requested: bool,
+    /// Its flavor as it was when the server was made.
+    pub flavor: Value,
+    /// What it takes.
+    pub resources: Resources,
+    /// What its root disk was made from.
+    pub image_id: Uuid,
+    /// Names and values of the user's.
+    pub metadata: Value,
+    /// The key pair it was made with.
+    pub key_name: Option<String>,
+    /// Groups servers that were made by one request.
+    pub reservation_id: String,
+    /// What went wrong, if something did.
+    pub fault: Option<(String, String, DateTime<Utc>)>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When it was last changed.
+    pub updated_at: DateTime<Utc>,
+    /// When it first ran.
+    pub launched_at: Option<DateTime<Utc>>,
+    /// When it was deleted.
+    pub deleted_at: Option<DateTime<Utc>>,
+    /// Its ports, in order.
+    pub ports: Vec<PortRow>,
+}
+
+impl ServerRow {
+    pub(super) fn assemble(stored: Stored, ports: Vec<PortRow>) -> Result<Self, DbError> {
+        let state = InstanceState {
+            vm: parse("instance.vm_state", &stored.vm_state)?,
+            task: parse_opt("instance.task_state", stored.task_state.as_deref())?,
+        };
+        let fault = stored.fault_code.zip(stored.fault_message).zip(stored.fault_at);
+        Ok(Self {
+            id: stored.id,
+            name: stored.name,
+            description: stored.description,
+            project_id: stored.project_id,
+            user_id: stored.user_id,
+            state,
+            power_state: parse("instance.power_state", &stored.power_state)?,
+            host: parse_opt("instance.host", stored.host.as_deref())?,
+            owner_epoch: stored.owner_epoch,
+            generation: stored.generation,
+            delete_requested: stored.delete_requested,
+            flavor: stored.flavor,
+            resources: Resources {
+                vcpus: stored.vcpus,
+                memory_mib: stored.memory_mib,
+                disk_gib: stored.disk_gib,
+            },
+            image_id: stored.image_id,
+            metadata: stored.metadata,
+            key_name: stored.key_name,
+            reservation_id: stored.reservation_id,
+            fault: fault.map(|((code, message), at)| (code, message, at)),
+            created_at: stored.created_at,
+            updated_at: stored.updated_at,
+            launched_at: stored.launched_at,
+            deleted_at: stored.deleted_at,
+            ports,
+        })
+    }
+
+    /// As hosts are told of it.
+    pub(super) fn spec(&self, image: &ImageRow) -> Result<InstanceSpec, DbError> {
+        Ok(InstanceSpec {
+            id: InstanceId(self.id),
+            name: self.name.clone(),
+            resources: self.resources,
+            image: image_spec(image)?,
+            ports: self.ports.iter().map(PortRow::spec).collect(),
+        })
+    }
+}
+
+fn image_spec(image: &ImageRow) -> Result<ImageSpec, DbError> {
+    Ok(ImageSpec {
+        id: ImageId(image.id),
+        format: parse("image.format", &image.format)?,
+        sha256: image.sha256.clone(),
+        size: image.size,
+        virtual_size: image.virtual_size,
+    })
+}
+
+/// One server that is not deleted.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn server_get(c: &mut Connection, id: Uuid) -> Result<ServerRow, DbError> {
+    let stored: Option<Stored> = instance::table
+        .find(id)
+        .filter(instance::deleted_at.is_null())
+        .select(Stored::as_select())
+        .first(c)
+        .await
+        .optional()
+        .map_err(DbError::query("reading a server"))?;
+    let stored =
+        stored.ok_or_else(|| DbError::NotFound { kind: "Instance", id: id.to_string() })?;
+    let ports = ports_of(c, id).await?;
+    ServerRow::assemble(stored, ports)
+}
+
+/// A server to make.
+#[derive(Clone, Debug)]
+pub struct NewServer {
+    /// Its name.
+    pub name: String,
+    /// For people.
+    pub description: Option<String>,
+    /// Its size.
+    pub flavor: FlavorRow,
+    /// The flavor as the API shows it with the server.
+    pub flavor_view: Value,
+    /// What its root disk is made from.
+    pub image: ImageRow,
+    /// Its ports, in order.
+    pub ports: Vec<WantedPort>,
+    /// Names and values of the user's.
+    pub metadata: Value,
+    /// The key pair.
+    pub key_name: Option<String>,
+    /// The only host that may be chosen, if somebody asked for one.
+    pub requested_host: Option<HostName>,
+}
+
+/// Makes a server and starts its boot, in one transaction.
+///
+/// # Errors
+/// [`DbError::NoMoreAddresses`], [`DbError::InUse`] for an address; nothing is made then.
+pub async fn server_create(
+    database: &Database,
+    caller: &Caller,
+    new: &NewServer,
+) -> Result<(ServerRow, Started), DbError> {
+    let mut connection = database.connection().await?;
+    connection
+        .transaction(async |c| {
+            let id = Uuid::now_v7();
+            let stored = insert(c, id, caller, new).await?;
+            let mut ports = Vec::with_capacity(new.ports.len());
+            for (position, wanted) in (0..).zip(&new.ports) {
+                ports.push(port_create(c, id, position, wanted).await?);
+            }
+            let server = ServerRow::assemble(stored, ports)?;
+            let boot = Boot {
+                instance: server.spec(&new.image)?,
+                requested_host: new.requested_host.clone(),
+                host: None,
+                tried: Vec::new(),
+            };
+            let started = start_saga(c, caller, Boot::NAME, Boot::VERSION, &boot, id, None).await?;
+            Ok((server, started))
+        })
+        .await
+}
+
+async fn insert(
+    c: &mut Connection,
+    id: Uuid,
+    caller: &Caller,
+    new: &NewServer,
+) -> Result<Stored, DbError> {
+    let state = InstanceState::NEW;
+    let resources = new.flavor.resources();
+    diesel::insert_into(instance::table)
+        .values((
+            (
+                instance::id.eq(id),
+                instance::name.eq(&new.name),
+                instance::description.eq(&new.description),
+                instance::project_id.eq(&caller.project_id),
+                instance::user_id.eq(&caller.user_id),
+                instance::vm_state.eq(state.vm.to_string()),
+                instance::task_state.eq(state.task.map(|task| task.to_string())),
+                instance::flavor_id.eq(&new.flavor.id),
+                instance::flavor.eq(&new.flavor_view),
+            ),
+            (
+                instance::vcpus.eq(resources.vcpus),
+                instance::memory_mib.eq(resources.memory_mib),
+                instance::disk_gib.eq(resources.disk_gib),
+                instance::image_id.eq(new.image.id),
+                instance::metadata.eq(&new.metadata),
+                instance::key_name.eq(&new.key_name),
+                instance::reservation_id.eq(format!("r-{}", &id.simple().to_string()[24..])),
+            ),
+        ))
+        .returning(Stored::as_returning())
+        .get_result(c)
+        .await
+        .map_err(DbError::query("making a server"))
+}
