@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context, anyhow, ensure};
 
 use crate::host::{Host, Site, address_of, name_of};
-use crate::process::{Prepared, Spawner, run};
+use crate::process::Spawner;
 use crate::switch::{Link, Switch};
 
 /// Most hosts of a lab: their addresses must fit between those of the switch and the guests.
@@ -104,11 +104,6 @@ pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Whether a program can be found.
-pub(crate) fn is_installed(program: &str) -> bool {
-    let lookup = format!("command -v {program}");
-    run(&Prepared::new("/bin/sh").args(["-c", &lookup])).is_ok()
-}
 
 /// The directory of all labs: `.lab` at the root of the repository.
 pub(crate) fn labs_dir() -> PathBuf {

@@ -14,7 +14,6 @@ use nix::sys::socket;
 #[derive(Debug)]
 pub(crate) struct Forwarder {
     shared: Arc<Shared>,
-    listening: SocketAddr,
     wake: TcpListener,
 }
 
@@ -40,7 +39,6 @@ impl Forwarder {
             state: Mutex::default(),
             changed: Condvar::new(),
         });
-        let listening = listener.local_addr()?;
         let wake = listener.try_clone().context("duplicating a socket")?;
         let accepting = Arc::clone(&shared);
         std::thread::Builder::new().name(format!("forward-{to_port}")).spawn(move || {
@@ -53,7 +51,7 @@ impl Forwarder {
                 let _ = std::thread::Builder::new().spawn(move || carrying.carry(near));
             }
         })?;
-        Ok(Self { shared, listening, wake })
+        Ok(Self { shared, wake })
     }
 
     /// Lets nothing through any more, in either direction; connections stay open. As a network that swallows
@@ -74,11 +72,6 @@ impl Forwarder {
             let _ = near.shutdown(Shutdown::Both);
             let _ = far.shutdown(Shutdown::Both);
         }
-    }
-
-    /// Where it listens.
-    pub(crate) fn listening(&self) -> SocketAddr {
-        self.listening
     }
 }
 
@@ -165,8 +158,9 @@ mod tests {
 
     fn forwarder() -> (Forwarder, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
         let forwarder = Forwarder::start(listener, echo()).unwrap();
-        let stream = TcpStream::connect(forwarder.listening()).unwrap();
+        let stream = TcpStream::connect(address).unwrap();
         (forwarder, stream)
     }
 
@@ -194,16 +188,17 @@ mod tests {
     fn a_reset_ends_connections_and_lets_new_ones_in() {
         let (forwarder, mut stream) = forwarder();
         assert_eq!(&round_trip(&mut stream).unwrap(), b"ping");
+        let address = stream.peer_addr().unwrap();
         forwarder.reset();
         assert!(round_trip(&mut stream).is_err());
-        let mut stream = TcpStream::connect(forwarder.listening()).unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
         assert_eq!(&round_trip(&mut stream).unwrap(), b"ping");
     }
 
     #[test]
     fn after_its_end_nobody_listens() {
-        let (forwarder, _stream) = forwarder();
-        let address = forwarder.listening();
+        let (forwarder, stream) = forwarder();
+        let address = stream.peer_addr().unwrap();
         drop(forwarder);
         let deadline = crate::wait::Deadline::after(Duration::from_secs(5));
         crate::wait::until(deadline, "the port to be free", || {

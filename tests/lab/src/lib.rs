@@ -1,22 +1,40 @@
 //! The lab: hosts with real hypervisors on one machine, private servers, faults, and observers that don't
 //! trust what they observe. The library half is what tests use; the binary is for people.
+//!
+//! ```text
+//! root namespace                       switch namespace           host namespaces
+//! PostgreSQL, RabbitMQ ◀─┐
+//! api, conductor,        ├─ forwarders ◀─ 10.77.0.1:5672, :8774 ◀── whimbrel-compute, libvirtd, QEMU
+//! scheduler            ◀─┘               bridges brm, brt            eth0 10.77.0.11 …, bridge brt
+//! ```
 
+pub mod api;
+mod builder;
 mod cloud;
 mod config_files;
+mod faults;
 mod forward;
 mod host;
+mod lab;
 mod libvirt;
 mod netns;
 mod observe;
 mod ping;
 mod process;
 pub mod servers;
+mod services;
 mod switch;
+mod unit;
 mod wait;
 
+pub use api::{Api, BlockMigration, NewServer};
+pub use builder::{Driver, LabBuilder};
 pub use cloud::MAX_HOSTS;
 pub use config_files::{MigrationTuning, VirtType};
+pub use faults::Path;
 pub use host::{GuestProcess, Host, Storage};
+pub use lab::Lab;
 pub use ping::{PingReport, Pinger};
 pub use switch::{Link, SWITCH_ADDRESS, Switch, TENANT_CIDR};
-pub use wait::{Deadline, until};
+pub use unit::Unit;
+pub use wait::{Deadline, interrupt, is_interrupted, until};

@@ -142,7 +142,7 @@ fn remove(directory: &Path) -> anyhow::Result<()> {
 
 /// Distinct ports that nobody listens on. They lie below the range from which the kernel takes the ports of
 /// outgoing connections: none of those can come in between.
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     let mut held = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {
