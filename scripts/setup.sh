@@ -32,8 +32,6 @@ syslinux|boot loader of the guest's disk
 syslinux-common|boot sector of the guest's disk
 mtools|writes the guest's boot partition without mounting it
 dosfstools|makes the guest's boot partition
-fdisk|partitions the guest's disk
-cpio|packs the guest's initramfs
 curl|for examples in the documentation
 "
 # From backports when the release's own is older than QEMU 9, which loses guest memory in live migrations
@@ -70,7 +68,7 @@ old_qemu() {
     done
 }
 
-kernel_there() { [[ -s $cache/kernel/vmlinuz && -s $cache/kernel/modules/virtio_blk.ko && -s $cache/kernel/release ]]; }
+kernel_there() { [[ -s $cache/kernel/vmlinuz && -s $cache/kernel/modules/button.ko && -s $cache/kernel/release ]]; }
 
 missing=$(absent $(names "$packages"))
 missing_qemu=$( { absent $(names "$qemu_packages"); old_qemu; } | sort -u)
@@ -165,7 +163,7 @@ install_qemu() {
 
 # Modules in the order in which the guest inserts them.
 modules="virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci failover net_failover
-virtio_net virtio_blk virtio_balloon"
+virtio_net virtio_blk virtio_balloon evdev button"
 
 unpack_kernel() {
     known linux-image-cloud-amd64 || apt-get -q update
