@@ -106,7 +106,7 @@ pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
 
 
 /// The directory of all labs: `.lab` at the root of the repository.
-pub(crate) fn labs_dir() -> PathBuf {
+pub fn labs_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap_or(Path::new(".")).join(".lab")
 }
 

@@ -98,6 +98,7 @@ struct Api {
     listen: String,
     image_dir: PathBuf,
     auth: &'static str,
+    service_down_time_ms: u64,
 }
 
 #[derive(Serialize)]
@@ -130,7 +131,13 @@ const LOG: Log = Log { level: "info" };
 
 pub(crate) fn api(to: &Addresses, image_dir: &Path) -> anyhow::Result<String> {
     let listen = format!("127.0.0.1:{}", to.api_port);
-    root(to, Own::Api { api: Api { listen, image_dir: image_dir.to_owned(), auth: "none" } })
+    let api = Api {
+        listen,
+        image_dir: image_dir.to_owned(),
+        auth: "none",
+        service_down_time_ms: SERVICE_DOWN_TIME_MS,
+    };
+    root(to, Own::Api { api })
 }
 
 pub(crate) fn conductor(to: &Addresses) -> anyhow::Result<String> {

@@ -8,10 +8,13 @@
 //! scheduler            ◀─┘               bridges brm, brt            eth0 10.77.0.11 …, bridge brt
 //! ```
 
+mod agent;
 pub mod api;
 mod builder;
 mod cloud;
+pub mod checks;
 mod config_files;
+mod console;
 mod disk_image;
 mod faults;
 mod forward;
@@ -31,10 +34,12 @@ mod switch;
 mod unit;
 mod wait;
 
+pub use agent::{Agent, Stat};
 pub use api::{Api, BlockMigration, NewServer};
 pub use builder::{Driver, LabBuilder};
 pub use cloud::{MAX_HOSTS, labs_dir};
 pub use config_files::{MigrationTuning, VirtType};
+pub use console::{Beat, Console, Pulse};
 pub use faults::Path;
 pub use host::{GuestProcess, Host, Storage};
 pub use lab::Lab;

@@ -64,7 +64,10 @@ pub fn until<T>(
 }
 
 /// As [`until`], but an interrupt does not end it: for what is done to clean up.
-pub(crate) fn until_done<T>(
+///
+/// # Errors
+/// When `look` fails, or when the deadline is over.
+pub fn until_done<T>(
     deadline: Deadline,
     what: &str,
     mut look: impl FnMut() -> anyhow::Result<Option<T>>,

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 
 use crate::process::{Spawner, pid};
-use crate::wait::{Deadline, until};
+use crate::wait::{Deadline, until, until_done};
 
 /// A running server. Dropping it ends it with its `last_signal`.
 #[derive(Debug)]
@@ -64,7 +64,7 @@ impl Daemon {
         // One that is stopped would not see it.
         let _ = kill(id, Signal::SIGCONT);
         kill(id, signal).with_context(|| format!("sending {signal} to {}", self.name))?;
-        let ended = until(Deadline::after(patience), self.name, || Ok(self.child.try_wait()?));
+        let ended = until_done(Deadline::after(patience), self.name, || Ok(self.child.try_wait()?));
         if ended.is_err() {
             self.child.kill()?;
             self.child.wait()?;

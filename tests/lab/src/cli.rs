@@ -1,0 +1,142 @@
+//! The commands.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use whimbrel_lab::servers::ServersCommand;
+use whimbrel_lab::{Lab, Storage};
+
+mod control;
+mod demo;
+mod fault;
+mod manage;
+mod signals;
+mod status;
+
+use control::Request;
+use fault::Fault;
+
+/// Hosts, guests, private servers and faults on one machine.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a lab that stays until `down`.
+    Up(Plan),
+    /// End a lab and everything in it; does nothing if it doesn't run.
+    Down(Which),
+    /// Show what runs in a lab.
+    Status {
+        #[command(flatten)]
+        which: Which,
+        /// How.
+        #[arg(short, long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+    },
+    /// Make something go wrong in a lab.
+    Fault {
+        #[command(flatten)]
+        which: Which,
+        #[command(subcommand)]
+        fault: Fault,
+    },
+    /// Boot guests in a lab of its own, move them, and check from outside that nothing was lost.
+    Demo(demo::Options),
+    /// A PostgreSQL and a RabbitMQ of the project's own.
+    #[command(subcommand)]
+    Servers(ServersCommand),
+    /// Run a lab in the foreground: what `up` starts.
+    #[command(hide = true)]
+    Supervise(Plan),
+}
+
+#[derive(Clone, Debug, Args)]
+struct Which {
+    /// The lab's name.
+    #[arg(long, default_value = "default")]
+    name: String,
+}
+
+/// What a lab is to be like.
+#[derive(Clone, Debug, Args)]
+struct Plan {
+    #[command(flatten)]
+    which: Which,
+    /// How many hosts.
+    #[arg(long, default_value_t = 2)]
+    hosts: u8,
+    /// Where guests' disks are.
+    #[arg(long, value_enum, default_value_t = StorageKind::Shared)]
+    storage: StorageKind,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StorageKind {
+    /// In one directory that all hosts have.
+    Shared,
+    /// On each host's own disk.
+    Local,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+impl Plan {
+    fn start(&self) -> anyhow::Result<Lab> {
+        let storage = match self.storage {
+            StorageKind::Shared => Storage::Shared,
+            StorageKind::Local => Storage::Local,
+        };
+        Lab::builder().name(&self.which.name).hosts(self.hosts).storage(storage).start()
+    }
+
+    /// The same again as arguments.
+    fn arguments(&self) -> anyhow::Result<Vec<String>> {
+        let storage = self.storage.to_possible_value().context("a storage without a name")?;
+        let words =
+            ["--name", &self.which.name, "--hosts", &self.hosts.to_string(), "--storage", storage.get_name()];
+        Ok(words.map(str::to_owned).to_vec())
+    }
+}
+
+pub(crate) fn run() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Up(plan) => manage::up(&plan),
+        Command::Down(which) => manage::down(&which.name),
+        Command::Status { which, format } => status::show(&which.name, format),
+        Command::Fault { which, fault } => {
+            control::ask(&which.name, &Request::Fault(fault)).map(|said| {
+                say(said.as_str().unwrap_or("done"));
+                ExitCode::SUCCESS
+            })
+        }
+        Command::Demo(options) => demo::run(&options),
+        Command::Servers(command) => command.execute(),
+        Command::Supervise(plan) => manage::supervise(&plan),
+    };
+    done.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        if whimbrel_lab::is_interrupted() { ExitCode::from(130) } else { ExitCode::FAILURE }
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+fn say(text: &str) {
+    println!("{text}");
+}
+
+#[expect(clippy::print_stderr, reason = "errors of a command go there")]
+fn complain(text: &str) {
+    eprintln!("whimbrel-lab: {text}");
+}
