@@ -88,6 +88,8 @@ pub struct MigrationConfig {
     pub auto_converge: bool,
     /// Permit the switch to post-copy, which `force_complete` then uses instead of pausing the guest.
     pub post_copy: bool,
+    /// Most that a migration may send after the switch to post-copy, in MiB a second; 0 is no limit.
+    pub post_copy_bandwidth_mib_s: u64,
     /// Encrypt memory and disks on their way, with the certificates of the emulator's configuration.
     pub tls: bool,
     /// What sources connect to for moves to this host; `qemu+tcp://MIGRATION_ADDRESS/system` if not given.
@@ -108,6 +110,7 @@ impl Default for MigrationConfig {
             compression: Compression::None,
             auto_converge: false,
             post_copy: false,
+            post_copy_bandwidth_mib_s: 0,
             tls: false,
             destination_uri: None,
             max_concurrent: 8,

@@ -13,7 +13,6 @@ use whimbrel_virt::DriverError;
 
 use crate::error::Doing;
 use crate::files;
-use crate::image_header;
 use crate::paths::Paths;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,11 +130,12 @@ impl BaseCache {
 async fn check(path: &Path, image: &ImageSpec) -> Result<(), DriverError> {
     let path = path.to_owned();
     let (head, length) =
-        files::blocking("read an image's header", move || image_header::read_head(&path)).await?;
+        files::blocking("read an image's header", move || whimbrel_disk_image::read_head(&path))
+            .await?;
     if i64::try_from(length).ok() != Some(image.size) {
         return Err(invalid(image, &format!("it has {length} bytes, not {}", image.size)));
     }
-    let virtual_size = image_header::inspect(image.format, &head, length)
+    let virtual_size = whimbrel_disk_image::inspect(image.format, &head, length)
         .map_err(|error| invalid(image, &error.to_string()))?;
     if i64::try_from(virtual_size).ok() != Some(image.virtual_size) {
         let said = image.virtual_size;

@@ -5,10 +5,11 @@
 //!   spawn power inventory guests of this host
 //!   migrate_checks        can it move?  (destination, then source)
 //!   migrate_destination   make ready, take over, roll back
-//!   migrate_source        drive the job, or follow one that runs; verdict: what became of it
+//!   migrate_source        drive the job (migrate_plan: how; move_control: stop, hurry)
+//!   migrate_follow        follow one that runs (verdict: what became of it)
 //! domains connection raw  libvirt: what is asked, on which thread, and the calls that `virt` lacks
 //! domain_xml domain_read cpu xml_tree job_stats      libvirt's XML and figures
-//! images image_header qemu_img disks epochs incoming probe files paths     this host's files
+//! images qemu_img disks epochs incoming probe files paths     this host's files
 //! ```
 //!
 //! Every call that starts or resumes a guest first asks [`epochs`], which remembers the highest fencing token
@@ -25,13 +26,13 @@ mod driver;
 mod epochs;
 mod error;
 mod files;
-mod image_header;
 mod images;
 mod incoming;
 mod inventory;
 mod job_stats;
 mod migrate_checks;
 mod migrate_destination;
+mod migrate_follow;
 mod migrate_plan;
 mod migrate_source;
 mod move_control;

@@ -19,7 +19,6 @@ use crate::domains::{self, DomainState, PausedFor};
 use crate::driver::LibvirtDriver;
 use crate::error::Doing;
 use crate::files;
-use crate::image_header;
 use crate::probe::{self, Probe};
 use crate::xml_tree::Element;
 
@@ -174,13 +173,13 @@ impl LibvirtDriver {
             })?;
             let path = directory.join(&file);
             let (head, metadata) = files::blocking("read a disk's header", move || {
-                Ok((image_header::read_head(&path)?, std::fs::metadata(&path)?))
+                Ok((whimbrel_disk_image::read_head(&path)?, std::fs::metadata(&path)?))
             })
             .await?;
             let (virtual_size, has_base) = match format {
                 DiskFormat::Raw => (head.1, false),
                 DiskFormat::Qcow2 => {
-                    let header = image_header::parse_qcow2(&head.0)
+                    let header = whimbrel_disk_image::parse_qcow2(&head.0)
                         .map_err(|error| pre_check(format!("disk {}: {error}", disk.target)))?;
                     (header.virtual_size, header.has_backing)
                 }
@@ -274,35 +273,4 @@ fn must_copy(asked: BlockMigration, shared: bool) -> Result<bool, DriverError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn disks_travel_where_storage_is_not_shared_and_only_there() {
-        assert!(must_copy(BlockMigration::Auto, false).unwrap());
-        assert!(!must_copy(BlockMigration::Auto, true).unwrap());
-        assert!(must_copy(BlockMigration::Yes, false).unwrap());
-        assert!(!must_copy(BlockMigration::No, true).unwrap());
-        assert!(matches!(must_copy(BlockMigration::Yes, true), Err(DriverError::PreCheck(_))));
-        assert!(matches!(must_copy(BlockMigration::No, false), Err(DriverError::PreCheck(_))));
-    }
-
-    #[test]
-    fn a_disk_outside_the_guests_directory_does_not_move() {
-        let disk = |file: Option<&str>| XmlDisk {
-            target: "vda".to_owned(),
-            file: file.map(str::to_owned),
-            format: "qcow2".to_owned(),
-        };
-        let directory = Path::new("/i/1");
-        assert_eq!(file_in(directory, &disk(Some("/i/1/disk"))).unwrap(), "disk");
-        for outside in [None, Some("/etc/passwd"), Some("/i/2/disk"), Some("/i/1/x/disk")] {
-            assert!(file_in(directory, &disk(outside)).is_err(), "{outside:?}");
-        }
-    }
-
-    #[test]
-    fn versions_are_written_as_people_write_them() {
-        assert_eq!(dotted(10_000_002), "10.0.2");
-    }
-}
+mod tests;

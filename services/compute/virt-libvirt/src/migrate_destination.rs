@@ -15,6 +15,7 @@ use crate::driver::LibvirtDriver;
 use crate::epochs::Right;
 use crate::error::Doing;
 use crate::files;
+use crate::images;
 use crate::incoming::Incoming;
 use crate::probe;
 
@@ -41,10 +42,12 @@ impl LibvirtDriver {
             }
             None => {}
         }
+        self.check_sizes(instance, &data.disks)?;
         let copies = data.block_migration;
         if copies {
             self.make_room_for_copies(id).await?;
-        } else {
+        } else if self.incoming.get(id).await?.is_none_or(|note| note.migration_id != migration_id)
+        {
             self.check_shared(id, migration_id, &data.disks).await?;
         }
         self.incoming.put(id, Incoming { migration_id, copies }).await?;
@@ -62,6 +65,24 @@ impl LibvirtDriver {
             // A name is left to the emulator's configuration: it takes addresses only.
             listen_address: address.parse::<IpAddr>().ok().map(|address| address.to_string()),
         }
+    }
+
+    /// Whether the disks are what this host would make for the guest: a source can't make it take more.
+    fn check_sizes(&self, instance: &InstanceSpec, disks: &[DiskSpec]) -> Result<(), DriverError> {
+        let largest = images::root_disk_size(&instance.image, instance.resources.disk_gib)?;
+        for disk in disks {
+            if disk.file.is_empty() || disk.file.starts_with('.') || disk.file.contains('/') {
+                let problem = format!("'{}' is not a disk's file name", disk.file);
+                return Err(DriverError::Refused(problem));
+            }
+            if disk.virtual_size > largest {
+                return Err(DriverError::Refused(format!(
+                    "disk {} has {} bytes, more than the {largest} of the guest's flavor",
+                    disk.target, disk.virtual_size
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Sees that the guest's directory is this host's to make.
@@ -93,10 +114,6 @@ impl LibvirtDriver {
         }
         disks::create_instance_directory(&self.paths, id).await?;
         for disk in disks {
-            if disk.file.is_empty() || disk.file.starts_with('.') || disk.file.contains('/') {
-                let problem = format!("'{}' is not a disk's file name", disk.file);
-                return Err(DriverError::Refused(problem));
-            }
             let path = directory.join(&disk.file);
             let image = disk.has_base.then_some(&instance.image);
             let qemu_img = &self.config.qemu_img;

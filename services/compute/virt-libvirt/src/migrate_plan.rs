@@ -43,9 +43,13 @@ pub(crate) fn plan(
     if let Some(address) = &job.listen.listen_address {
         parameters.push((sys::VIR_MIGRATE_PARAM_LISTEN_ADDRESS, Value::Text(address.clone())));
     }
-    if config.bandwidth_mib_s > 0 {
-        let bandwidth = Value::Number(i64::try_from(config.bandwidth_mib_s).unwrap_or(i64::MAX));
-        parameters.push((sys::VIR_MIGRATE_PARAM_BANDWIDTH, bandwidth));
+    for (name, mib_s) in [
+        (sys::VIR_MIGRATE_PARAM_BANDWIDTH, config.bandwidth_mib_s),
+        (sys::VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY, config.post_copy_bandwidth_mib_s),
+    ] {
+        if mib_s > 0 {
+            parameters.push((name, Value::Number(i64::try_from(mib_s).unwrap_or(i64::MAX))));
+        }
     }
     if config.parallel_connections > 1 {
         let connections = Value::Number(i64::from(config.parallel_connections));

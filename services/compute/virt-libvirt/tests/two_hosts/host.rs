@@ -211,6 +211,11 @@ impl Host {
         &self.given.name
     }
 
+    /// Where other hosts reach it.
+    pub(crate) fn address(&self) -> &str {
+        &self.given.address
+    }
+
     pub(crate) async fn begin(&mut self, command: Command) -> Pending {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();

@@ -1,6 +1,13 @@
 //! The driver against real libvirt, on two hosts.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "all of it is tests, also what clippy takes for something else"
+)]
 
 mod agent;
+mod checks;
+mod faults;
 mod guest;
 mod host;
 mod moves;

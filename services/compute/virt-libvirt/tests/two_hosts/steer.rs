@@ -9,12 +9,12 @@ use crate::host::{Host, Lab, Pending, Storage};
 use crate::moves::{assert_moved, prepare, settle};
 
 /// Slow enough to do something in the middle, and still sure to end.
-fn slow() -> Value {
+pub(crate) fn slow() -> Value {
     json!({ "bandwidth_mib_s": 16, "max_downtime_ms": 3000, "poll_interval_ms": 100 })
 }
 
 /// A guest that moves: the job runs and has sent something.
-async fn under_way(lab: &mut Lab) -> (InstanceSpec, Job, Pending) {
+pub(crate) async fn under_way(lab: &mut Lab) -> (InstanceSpec, Job, Pending) {
     let instance = lab.instance();
     let (first, rest) = lab.hosts.split_at_mut(1);
     let (a, b) = (&mut first[0], &mut rest[0]);
@@ -34,7 +34,7 @@ async fn wait_for_progress(host: &mut Host) {
 }
 
 /// The guest runs at the source as before, and nothing of it is at the destination.
-async fn assert_stayed(lab: &mut Lab, job: &Job) {
+pub(crate) async fn assert_stayed(lab: &mut Lab, job: &Job) {
     let id = job.instance.id;
     let rollback = Command::Rollback {
         id,
@@ -59,7 +59,7 @@ async fn assert_stayed(lab: &mut Lab, job: &Job) {
     }
 }
 
-async fn assert_arrived(lab: &mut Lab, job: &Job) {
+pub(crate) async fn assert_arrived(lab: &mut Lab, job: &Job) {
     let (first, rest) = lab.hosts.split_at_mut(1);
     settle(&mut first[0], &mut rest[0], job).await;
     assert_moved(&mut first[0], &mut rest[0], job).await;
@@ -104,9 +104,9 @@ async fn a_service_that_was_killed_takes_its_move_up_again() {
     lab.end(instance.id).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_move_that_ended_while_the_service_was_away_is_told_with_its_figures() {
-    let Some(mut lab) = Lab::start(Storage::Shared, slow()).await else { return };
+/// What is told of a move that ended while the service was away, and `after` that something else happened.
+async fn told_of_a_move_that_ended_unseen(after: impl FnOnce(&Host)) -> Option<Outcome> {
+    let mut lab = Lab::start(Storage::Shared, slow()).await?;
     let (instance, job, _lost) = under_way(&mut lab).await;
     lab.hosts[0].kill().await;
     let host = &lab.hosts[0];
@@ -114,12 +114,43 @@ async fn a_move_that_ended_while_the_service_was_away_is_told_with_its_figures()
         host.domstate(instance.id).starts_with("shut off").then_some(())
     })
     .await;
+    after(host);
     lab.hosts[0].start_again();
     let live = Command::Live { job: job.clone(), resume: true };
     let outcome: Outcome = lab.hosts[0].call(live).await.unwrap();
-    assert!(matches!(outcome, Outcome::Completed(Some(_))), "{outcome:?}");
     assert_arrived(&mut lab, &job).await;
     lab.end(instance.id).await;
+    Some(outcome)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_ended_while_the_service_was_away_is_told_with_its_figures() {
+    if let Some(outcome) = told_of_a_move_that_ended_unseen(|_| ()).await {
+        assert!(matches!(outcome, Outcome::Completed(Some(_))), "{outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_the_sources_libvirt_has_forgotten_is_asked_for_at_the_destination() {
+    let restart = |host: &Host| {
+        host.kill_libvirtd();
+        host.start_libvirtd();
+        let state = host.shell("virsh domstate --reason $(virsh list --all --name | head -1)");
+        assert!(state.contains("unknown"), "{state}");
+    };
+    if let Some(outcome) = told_of_a_move_that_ended_unseen(restart).await {
+        assert_eq!(outcome, Outcome::Completed(None));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_move_that_the_source_knows_nothing_of_is_asked_for_at_the_destination() {
+    let forget = |host: &Host| {
+        host.shell("virsh undefine $(virsh list --all --name | head -1)");
+    };
+    if let Some(outcome) = told_of_a_move_that_ended_unseen(forget).await {
+        assert_eq!(outcome, Outcome::Completed(None));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,42 +35,51 @@ const EXTENSION_BACKING_FORMAT: u32 = 0xe279_2aca;
 
 /// What is wrong with an image.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum HeaderError {
+pub enum HeaderError {
     /// A raw image with another format's mark would be read as that format by whoever guesses.
     #[error("it is said to be raw, but its content is {0}")]
     NotRaw(&'static str),
+    /// A qcow2 image begins with a mark of its own.
     #[error("it is said to be qcow2, but does not begin like one")]
     NotQcow2,
+    /// It can't be read to the end of its header.
     #[error("it ends in the middle of its header")]
     Truncated,
+    /// A version that this code has not seen.
     #[error("qcow2 version {0} is not known; versions 2 and 3 are")]
     Version(u32),
+    /// It lies over another file.
     #[error("it needs a backing file; flatten it first, with qemu-img convert")]
     BackingFile,
+    /// Its data is in another file.
     #[error("it keeps its data in another file; flatten it first, with qemu-img convert")]
     ExternalData,
+    /// Nobody here has the key.
     #[error("it is encrypted")]
     Encrypted,
+    /// Its tables can't be trusted.
     #[error("it was not closed well, or is corrupt; repair it first, with qemu-img check")]
     Unclean,
+    /// Whoever reads it without knowing them reads it wrongly.
     #[error("it needs features that are not known (bits {0:#x})")]
     UnknownFeatures(u64),
+    /// Its fields contradict each other.
     #[error("its header is not sound: {0}")]
     Unsound(&'static str),
 }
 
 /// What a qcow2 header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Qcow2 {
+pub struct Qcow2 {
     /// The disk's size as a guest sees it, in bytes.
-    pub(crate) virtual_size: u64,
+    pub virtual_size: u64,
     /// It lies over another file.
-    pub(crate) has_backing: bool,
+    pub has_backing: bool,
 }
 
 /// The virtual size of an image of `length` bytes that begins with `head`, if it is sound, of the format
 /// said, and complete in itself.
-pub(crate) fn inspect(format: DiskFormat, head: &[u8], length: u64) -> Result<u64, HeaderError> {
+pub fn inspect(format: DiskFormat, head: &[u8], length: u64) -> Result<u64, HeaderError> {
     match format {
         DiskFormat::Raw => match foreign_mark(head) {
             Some(mark) => Err(HeaderError::NotRaw(mark)),
@@ -87,7 +96,7 @@ pub(crate) fn inspect(format: DiskFormat, head: &[u8], length: u64) -> Result<u6
 }
 
 /// Reads as much of a file as [`inspect`] and [`parse_qcow2`] need.
-pub(crate) fn read_head(path: &Path) -> io::Result<(Vec<u8>, u64)> {
+pub fn read_head(path: &Path) -> io::Result<(Vec<u8>, u64)> {
     let file = File::open(path)?;
     let length = file.metadata()?.len();
     let mut head = Vec::new();
@@ -115,7 +124,7 @@ fn foreign_mark(head: &[u8]) -> Option<&'static str> {
 }
 
 /// What the header of a qcow2 file says. Its backing file is reported and not refused.
-pub(crate) fn parse_qcow2(head: &[u8]) -> Result<Qcow2, HeaderError> {
+pub fn parse_qcow2(head: &[u8]) -> Result<Qcow2, HeaderError> {
     if !head.starts_with(QCOW2_MAGIC) {
         return Err(HeaderError::NotQcow2);
     }

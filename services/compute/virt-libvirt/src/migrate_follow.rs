@@ -1,0 +1,231 @@
+//! Following a move until the hosts say what became of it, and what is to be done then.
+
+use std::time::Duration;
+
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use virt_sys as sys;
+use whimbrel_messages::report::JobStats;
+use whimbrel_model::InstanceId;
+use whimbrel_virt::{DriverError, JobOutcome, JobProgress, LiveMigrationJob};
+
+use crate::domains::{self, DomainState};
+use crate::driver::LibvirtDriver;
+use crate::epochs::Right;
+use crate::error::Doing;
+use crate::job_stats::job_stats;
+use crate::move_control::MoveControl;
+use crate::raw::{self, DomainEvent, DomainEventKind};
+use crate::verdict::{DestinationView, Verdict, judge};
+
+/// How long libvirt may be away while a job is followed; it is restarted in less.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long the final figures may come after the job's end.
+const STATS_WAIT: Duration = Duration::from_millis(100);
+/// How long a broken post-copy is left to mend itself, and between attempts to help.
+const MEND_INTERVAL: Duration = Duration::from_secs(5);
+
+impl LibvirtDriver {
+    /// Follows a job that nobody waits for, until the hosts say what became of it.
+    pub(crate) async fn follow(
+        &self,
+        job: &LiveMigrationJob,
+        control: &MoveControl,
+        progress: &watch::Sender<JobProgress>,
+        events: &mut broadcast::Receiver<DomainEvent>,
+        why: String,
+    ) -> Result<JobOutcome, DriverError> {
+        let id = job.instance.id;
+        let mut stats = None;
+        let mut silent_since: Option<Instant> = None;
+        let mut mend_at: Option<Instant> = None;
+        loop {
+            let verdict = match self.judge_now(job, control, progress).await {
+                Ok(verdict) => {
+                    silent_since = None;
+                    verdict
+                }
+                // Whatever went wrong with the question, it is no answer: the job may run, or be over.
+                Err(error) => {
+                    let since = *silent_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > PATIENCE {
+                        return Err(DriverError::Unavailable(error.to_string()));
+                    }
+                    tracing::warn!(instance.id = %id, %error, "nothing is known of the move; looking again");
+                    Verdict::Going
+                }
+            };
+            match verdict {
+                Verdict::Going | Verdict::AskDestination => mend_at = None,
+                Verdict::Broken => {
+                    let at = *mend_at.get_or_insert_with(|| Instant::now() + MEND_INTERVAL);
+                    if Instant::now() >= at {
+                        self.mend_post_copy(job).await;
+                        mend_at = None;
+                    }
+                }
+                Verdict::Moved => {
+                    let stats = match stats {
+                        Some(stats) => Some(stats),
+                        None => self.final_stats(id, events).await,
+                    };
+                    return Ok(self.moved(job, stats).await);
+                }
+                Verdict::Ended => return Ok(JobOutcome::Failed(format!("the guest ended: {why}"))),
+                Verdict::Stayed | Verdict::StayedHalted => {
+                    let halted = verdict == Verdict::StayedHalted || control.has_halted();
+                    return self.stayed(job, control, halted, why).await;
+                }
+            }
+            let interval = Duration::from_millis(self.config.migration.poll_interval_ms);
+            if let Ok(Some(seen)) = tokio::time::timeout(interval, next_of(id, events)).await {
+                stats = Some(seen);
+            }
+        }
+    }
+
+    async fn judge_now(
+        &self,
+        job: &LiveMigrationJob,
+        control: &MoveControl,
+        progress: &watch::Sender<JobProgress>,
+    ) -> Result<Verdict, DriverError> {
+        let look = self.look(job.instance.id, control).await?;
+        if look.view.has_job {
+            progress.send_replace(look.progress);
+        }
+        match judge(look.view, None) {
+            Verdict::AskDestination => {
+                let there = self.ask_destination(job).await?;
+                Ok(judge(look.view, Some(there)))
+            }
+            verdict => Ok(verdict),
+        }
+    }
+
+    async fn ask_destination(
+        &self,
+        job: &LiveMigrationJob,
+    ) -> Result<DestinationView, DriverError> {
+        let id = job.instance.id;
+        self.hypervisor
+            .call_other_host(&job.listen.destination_uri, move |connect| {
+                let Some(domain) = domains::find(connect, id)? else {
+                    return Ok(DestinationView::of(None, false));
+                };
+                let state = domains::state(&domain)?;
+                Ok(DestinationView::of(state, domains::has_job(&domain)?))
+            })
+            .await
+    }
+
+    /// Asks libvirt to take a broken post-copy up again. Where it is not broken for good it mends itself,
+    /// and libvirt refuses; both are seen at the next look.
+    async fn mend_post_copy(&self, job: &LiveMigrationJob) {
+        let id = job.instance.id;
+        let outcome = async {
+            let plan = self.plan(job).await?.resuming_post_copy();
+            tracing::warn!(instance.id = %id, "taking a broken post-copy up again");
+            self.hypervisor.long_call("libvirt-mend", move |open| {
+                let domain = domains::get(open.connect(), id)?;
+                raw::migrate_to_uri3(&domain, &plan.destination_uri, &plan.parameters, plan.flags)
+                    .doing("take the post-copy up again")
+            })
+        };
+        match outcome.await {
+            Ok(done) => match tokio::time::timeout(PATIENCE, done).await {
+                Ok(Ok(Ok(Ok(())))) => tracing::info!(instance.id = %id, "the post-copy is over"),
+                other => tracing::warn!(instance.id = %id, ?other, "the post-copy is still broken"),
+            },
+            Err(error) => tracing::warn!(instance.id = %id, %error, "the post-copy stays broken"),
+        }
+    }
+
+    /// The figures of a job that succeeded: libvirt sends them when it is over, and keeps them for as long
+    /// as the source's definition.
+    pub(crate) async fn final_stats(
+        &self,
+        id: InstanceId,
+        events: &mut broadcast::Receiver<DomainEvent>,
+    ) -> Option<JobStats> {
+        let deadline = Instant::now() + STATS_WAIT;
+        while let Ok(seen) = tokio::time::timeout_at(deadline, next_of(id, events)).await {
+            if seen.is_some() {
+                return seen;
+            }
+        }
+        let kept = self.hypervisor.call("ask for the migration's figures", move |connect| {
+            match domains::find(connect, id)? {
+                Some(domain) => domains::job(&domain, true),
+                None => Ok(None),
+            }
+        });
+        let (kind, values) = kept.await.ok()??;
+        (kind == sys::VIR_DOMAIN_JOB_COMPLETED).then(|| job_stats(&values))
+    }
+
+    /// The guest is at the destination; from here on a start of it here is refused.
+    pub(crate) async fn moved(
+        &self,
+        job: &LiveMigrationJob,
+        stats: Option<JobStats>,
+    ) -> JobOutcome {
+        let id = job.instance.id;
+        // The outcome stands whether or not it can be remembered; the clean-up remembers it, too.
+        if let Err(error) = self.epochs.admit(id, job.owner_epoch, Right::Touch).await {
+            tracing::warn!(instance.id = %id, %error, "the guest's new fencing token is not remembered");
+        }
+        JobOutcome::Completed(stats)
+    }
+
+    /// The guest is here; it runs again if the move had halted it.
+    async fn stayed(
+        &self,
+        job: &LiveMigrationJob,
+        control: &MoveControl,
+        halted: bool,
+        why: String,
+    ) -> Result<JobOutcome, DriverError> {
+        let id = job.instance.id;
+        if halted {
+            let unknown = |error: DriverError| DriverError::Unavailable(error.to_string());
+            let seen = self.epochs.get(id).await.map_err(unknown)?.seen;
+            if seen >= job.owner_epoch {
+                return Err(DriverError::Unavailable(format!(
+                    "the guest is halted here, and host {} has seen epoch {seen}, so it does not let it run",
+                    self.context.host
+                )));
+            }
+            let resumed = self.hypervisor.call("let the guest run again", move |connect| {
+                let domain = domains::get(connect, id)?;
+                match domains::state(&domain)? {
+                    Some(DomainState::Paused(_)) => domains::resume(&domain),
+                    _ => Ok(()),
+                }
+            });
+            // Not yet as before, so not over: it is asked again.
+            resumed.await.map_err(unknown)?;
+        }
+        if control.is_aborted() { Ok(JobOutcome::Aborted) } else { Ok(JobOutcome::Failed(why)) }
+    }
+}
+
+/// Waits for something of note to happen to the guest; the final figures if it is them.
+async fn next_of(
+    id: InstanceId,
+    events: &mut broadcast::Receiver<DomainEvent>,
+) -> Option<JobStats> {
+    loop {
+        match events.recv().await {
+            Ok(event) if event.uuid == id.0 => match event.kind {
+                DomainEventKind::JobCompleted(values) => return Some(job_stats(&values)),
+                DomainEventKind::Lifecycle => return None,
+                DomainEventKind::MigrationIteration => {}
+            },
+            Ok(_) => {}
+            // Some were missed, so the guest must be looked at.
+            Err(broadcast::error::RecvError::Lagged(_)) => return None,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
