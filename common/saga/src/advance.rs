@@ -9,7 +9,7 @@ use whimbrel_model::Change;
 
 use crate::definition::Saga;
 use crate::row::{Asked, Effect, Entry, EntryKind, Input, PeerHealth, Phase, Row, StuckReason};
-use crate::step::{Bug, Request, Step, StepKind};
+use crate::step::{Bug, ChangesFn, Request, Step, StepKind};
 
 /// How often an undo that is refused is asked again before the saga is stuck.
 const UNDO_TRIES: i32 = 10;
@@ -34,13 +34,14 @@ pub(crate) fn advance<S: Saga>(
         Ok(state) => state,
         Err(error) => {
             let mut run = Run::<S>::new(steps, row, None, now);
-            run.stuck(StuckReason::UnreadableState, format!("state can't be read: {error}"));
+            let message = format!("state can't be read: {error}");
+            run.stuck(StuckReason::UnreadableState, &message);
             return run.finish();
         }
     };
     let mut run = Run::new(steps, row, Some(state), now);
     if let Err((reason, Bug(message))) = run.input(input) {
-        run.stuck(reason, message);
+        run.stuck(reason, &message);
     }
     run.finish()
 }
@@ -264,7 +265,7 @@ impl<'a, S: Saga> Run<'a, S> {
         self.enter(at + 1)
     }
 
-    fn change(&mut self, changes: Option<fn(&S) -> Result<Vec<Change>, Bug>>) -> Moved {
+    fn change(&mut self, changes: Option<ChangesFn<S>>) -> Moved {
         if let Some(changes) = changes {
             self.changes.extend(changes(self.state()).map_err(unreadable_state)?);
         }
@@ -397,7 +398,7 @@ impl<'a, S: Saga> Run<'a, S> {
     }
 
     /// Gives up. Nothing that was asked or changed in this call counts.
-    fn stuck(&mut self, reason: StuckReason, message: String) {
+    fn stuck(&mut self, reason: StuckReason, message: &str) {
         self.send.clear();
         self.deferred.clear();
         let fault = Fault::new(FaultCode::Internal, format!("{reason}: {message}"));

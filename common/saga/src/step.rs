@@ -37,7 +37,7 @@ pub struct Request {
 
 type RequestFn<S> = Arc<dyn Fn(&S) -> Result<Request, Bug> + Send + Sync>;
 type LearnFn<S> = Arc<dyn Fn(&mut S, Value) -> Result<(), Bug> + Send + Sync>;
-type ChangesFn<S> = fn(&S) -> Result<Vec<Change>, Bug>;
+pub(crate) type ChangesFn<S> = fn(&S) -> Result<Vec<Change>, Bug>;
 /// Decides on the way back whether to start over from this step with what was learnt from the fault.
 type RetryFn<S> = fn(&mut S, &Fault) -> bool;
 
