@@ -1,1 +1,9 @@
+//! What the definitions promise: their frozen shape, and, in a simulated world, that whatever goes wrong
+//! the rows and the guests agree in the end.
 
+mod faults;
+mod golden;
+mod mutants;
+mod rows;
+mod seeds;
+mod sim;

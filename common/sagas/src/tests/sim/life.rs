@@ -1,0 +1,266 @@
+//! What users do to the guest: they boot, start, stop, reboot, move and delete it, and change their minds.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+use whimbrel_messages::compute::{ImageSpec, InstanceSpec, RebootKind};
+use whimbrel_model::{
+    DiskFormat, HostName, ImageId, InstanceEvent, InstanceId, InstanceState, MigrationId,
+    MigrationStatus, PowerState, Resources, VmState,
+};
+use whimbrel_saga::Saga as _;
+
+use super::super::rows::{INSTANCE, MigrationRow};
+use super::driver::Guest;
+use super::{Chaos, Event, HOSTS, Sim, name};
+use crate::{Boot, Delete, LiveMigrate, Reboot, Start, Stop};
+
+/// Something that a user wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Op {
+    Boot,
+    /// Whatever makes sense once nothing else is going on.
+    Anything,
+    Start,
+    Stop,
+    Reboot,
+    RebootHard,
+    LiveMigrate,
+    /// To that host and no other.
+    LiveMigrateTo(usize),
+    Delete,
+}
+
+/// What a random run is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Story {
+    /// One live migration.
+    Move,
+    /// A whole life, from boot on.
+    Life,
+    /// Moves between two hosts that are often away, one after another as soon as the rows allow it.
+    ThereAndBack,
+}
+
+pub(crate) fn instance() -> InstanceSpec {
+    InstanceSpec {
+        id: InstanceId(INSTANCE),
+        name: "guest".to_owned(),
+        resources: Resources { vcpus: 1, memory_mib: 64, disk_gib: 1 },
+        image: ImageSpec {
+            id: ImageId(Uuid::from_u128(3)),
+            format: DiskFormat::Qcow2,
+            sha256: String::new(),
+            size: 1,
+            virtual_size: 1,
+        },
+        ports: Vec::new(),
+    }
+}
+
+fn begins(op: Op) -> InstanceEvent {
+    match op {
+        Op::Start => InstanceEvent::BeginStart,
+        Op::Stop => InstanceEvent::BeginStop,
+        Op::Reboot => InstanceEvent::BeginReboot,
+        Op::RebootHard => InstanceEvent::BeginRebootHard,
+        Op::LiveMigrate | Op::LiveMigrateTo(_) => InstanceEvent::BeginLiveMigration,
+        Op::Delete => InstanceEvent::BeginDelete,
+        Op::Boot | Op::Anything => unreachable!("neither is asked of a guest at rest"),
+    }
+}
+
+impl Sim {
+    /// A world where the guest runs, or is shut off, at the first host.
+    pub(crate) fn with_guest(mut self, running: bool) -> Self {
+        let vm = if running { VmState::Active } else { VmState::Stopped };
+        let row = &mut self.rows.instance;
+        row.state = InstanceState { vm, task: None };
+        row.power = if running { PowerState::Running } else { PowerState::Shutdown };
+        row.host = Some(name(0));
+        row.owner_epoch = 1;
+        self.rows.claims = BTreeMap::from([(INSTANCE, name(0))]);
+        let first = &mut self.hosts[0].hypervisor;
+        first.guest = Some(Guest { running, epoch: 1, persistent: true });
+        first.seen = 1;
+        self
+    }
+
+    /// A world where all that happens follows from `seed`.
+    pub(crate) fn random(story: Story, seed: u64, broken: Option<super::Broken>) -> Self {
+        let mut sim = Self::new(Chaos::random(seed), broken);
+        for _ in 0..sim.chaos.rng.below(5) {
+            sim.random_outage();
+        }
+        match story {
+            Story::Move => {
+                sim = sim.with_guest(true);
+                sim.after(0, Event::Wish(Op::LiveMigrate));
+                if sim.chaos.rng.chance(400) {
+                    sim.random_wish(Event::Cancel);
+                }
+                if sim.chaos.rng.chance(50) {
+                    sim.random_wish(Event::Wish(Op::Delete));
+                }
+            }
+            Story::ThereAndBack => {
+                sim = sim.with_guest(true);
+                (2..HOSTS).for_each(|host| sim.hosts[host].reports = false);
+                for _ in 0..6 {
+                    sim.after(0, Event::Wish(Op::LiveMigrate));
+                    sim.long_outage();
+                }
+            }
+            Story::Life => {
+                match sim.chaos.rng.below(4) {
+                    0 => sim = sim.with_guest(true),
+                    1 => sim = sim.with_guest(false),
+                    _ => sim.after(0, Event::Wish(Op::Boot)),
+                }
+                for _ in 0..sim.chaos.rng.below(7) {
+                    sim.random_wish(Event::Wish(Op::Anything));
+                    if sim.chaos.rng.chance(100) {
+                        sim.random_wish(Event::Cancel);
+                    }
+                }
+                if sim.chaos.rng.chance(400) {
+                    sim.random_wish(Event::Wish(Op::Delete));
+                }
+            }
+        }
+        sim
+    }
+
+    fn random_wish(&mut self, event: Event) {
+        let bits = 4 + self.chaos.rng.below(16);
+        let ms = self.chaos.rng.magnitude(bits);
+        self.after(ms, event);
+    }
+
+    /// One of the first two hosts is away for long enough to be missed.
+    fn long_outage(&mut self) {
+        let host = usize::from(self.chaos.rng.chance(500));
+        let (begins, lasts) = (self.chaos.rng.ms(0, 600_000), self.chaos.rng.ms(60_000, 300_000));
+        self.after(begins, Event::Down(host));
+        self.after(begins + lasts, Event::Up(host));
+    }
+
+    /// A host's service stops for a while, or only its reports do.
+    fn random_outage(&mut self) {
+        let host = usize::try_from(self.chaos.rng.below(HOSTS as u64)).expect("small");
+        let (begins, lasts) = (self.chaos.rng.magnitude(16), self.chaos.rng.magnitude(20));
+        if self.chaos.rng.chance(300) {
+            self.after(begins, Event::Reports(host, false));
+            self.after(begins + lasts, Event::Reports(host, true));
+        } else {
+            self.after(begins, Event::Down(host));
+            self.after(begins + lasts, Event::Up(host));
+        }
+    }
+
+    /// What the API does with a wish.
+    pub(crate) fn wish(&mut self, op: Op) {
+        if op == Op::Delete {
+            self.wish_delete();
+        } else if op == Op::Boot {
+            let boot =
+                Boot { instance: instance(), requested_host: None, host: None, tried: Vec::new() };
+            self.start(Boot::NAME, serde_json::to_value(&boot).expect("plain data"), None);
+        } else if self.rows.instance.delete_requested {
+            // The API answers 409.
+        } else if op == Op::Anything {
+            self.wish_anything();
+        } else if self.rows.instance.state.task.is_some() {
+            self.wish_later(op);
+        } else {
+            self.wish_change(op);
+        }
+    }
+
+    fn wish_later(&mut self, op: Op) {
+        let ms = self.chaos.rng.ms(100, 20_000);
+        self.after(ms, Event::Wish(op));
+    }
+
+    fn wish_delete(&mut self) {
+        self.rows.instance.delete_requested = true;
+        match self.active() {
+            None => self.begin_delete(),
+            Some(saga) if self.sagas[saga].name != Delete::NAME => {
+                // A deletion calls off what is going on, or waits for it.
+                if self.chaos.rng.chance(500) {
+                    self.cancel();
+                }
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn wish_anything(&mut self) {
+        let state = self.rows.instance.state;
+        if state.task.is_some() {
+            self.wish_later(Op::Anything);
+            return;
+        }
+        let all = [Op::Start, Op::Stop, Op::Reboot, Op::RebootHard, Op::LiveMigrate];
+        let legal: Vec<_> = all.into_iter().filter(|op| state.on(begins(*op)).is_ok()).collect();
+        let at = usize::try_from(self.chaos.rng.below(legal.len() as u64)).expect("small");
+        if let Some(op) = legal.get(at) {
+            self.wish_change(*op);
+        }
+    }
+
+    fn wish_change(&mut self, op: Op) {
+        let event = begins(op);
+        let row = &mut self.rows.instance;
+        let Some(host) = row.host.clone() else { return };
+        let Ok(state) = row.state.on(event) else { return };
+        row.state = state;
+        let (owner_epoch, instance) = (row.owner_epoch, instance());
+        let power = PowerState::NoState;
+        let state = |state: Result<Value, _>| state.expect("plain data");
+        match op {
+            Op::Start => {
+                let start = Start { instance, host, owner_epoch, power };
+                self.start(Start::NAME, state(serde_json::to_value(&start)), None);
+            }
+            Op::Stop => {
+                let stop = Stop { instance_id: instance.id, host, timeout_ms: 1_000 };
+                self.start(Stop::NAME, state(serde_json::to_value(&stop)), None);
+            }
+            Op::Reboot | Op::RebootHard => {
+                let kind = if op == Op::Reboot { RebootKind::Soft } else { RebootKind::Hard };
+                let reboot = Reboot { instance, host, owner_epoch, kind };
+                self.start(Reboot::NAME, state(serde_json::to_value(&reboot)), None);
+            }
+            Op::LiveMigrateTo(to) => self.begin_move(&host, Some(&name(to))),
+            _ => self.begin_move(&host, None),
+        }
+    }
+
+    fn begin_move(&mut self, source: &HostName, requested_host: Option<&HostName>) {
+        let id = MigrationId(Uuid::from_u128(0x2000 + self.rows.migrations.len() as u128));
+        let (status, destination) = (MigrationStatus::Accepted, None);
+        let row = MigrationRow { status, source: source.clone(), destination };
+        self.rows.migrations.insert(id, row);
+        let state = json!({
+            "instance": instance(),
+            "migration_id": id,
+            "source": source,
+            "source_epoch": self.rows.instance.owner_epoch,
+            "requested_host": requested_host,
+        });
+        self.start(LiveMigrate::NAME, state, Some(id));
+    }
+
+    /// Calls off whatever is going on.
+    pub(super) fn cancel(&mut self) {
+        let Some(saga) = self.active().filter(|saga| self.sagas[*saga].name != Delete::NAME) else {
+            return;
+        };
+        self.sagas[saga].cancel_requested = true;
+        self.after(1, Event::Hint(saga));
+        self.after(1_500, Event::Sweep(saga));
+    }
+}
