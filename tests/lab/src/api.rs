@@ -189,7 +189,8 @@ impl Api {
     /// # Errors
     /// When there was no answer, or a refusal.
     pub fn create_network(&self, name: &str, bridge: &str, cidr: &str) -> anyhow::Result<String> {
-        let body = json!({ "network": { "name": name, "bridge": bridge, "cidr": cidr } });
+        let wanted = json!({ "name": name, "provider:physical_network": bridge, "cidr": cidr });
+        let body = json!({ "network": wanted });
         id_of(&self.post("/v2.0/networks", &body)?["network"])
     }
 
@@ -224,7 +225,10 @@ impl Api {
         until(Deadline::after(patience), &what, || {
             let server = self.server(id)?;
             if server.status == "ERROR" && status != "ERROR" {
-                bail!("server {id} is in ERROR: {}", server.fault.as_deref().unwrap_or("no reason"));
+                bail!(
+                    "server {id} is in ERROR: {}",
+                    server.fault.as_deref().unwrap_or("no reason")
+                );
             }
             Ok((server.status == status && server.task_state.is_none()).then_some(server))
         })
@@ -304,8 +308,10 @@ impl Api {
     /// # Errors
     /// When there was no answer, or a refusal.
     pub fn allocations(&self, server: &str) -> anyhow::Result<Vec<Allocation>> {
-        let mut all: Vec<Allocation> =
-            resources::list(self.get(&format!("/v1/allocations?instance_id={server}"))?, "allocations")?;
+        let mut all: Vec<Allocation> = resources::list(
+            self.get(&format!("/v1/allocations?instance_id={server}"))?,
+            "allocations",
+        )?;
         all.retain(|allocation| allocation.instance_id == server);
         Ok(all)
     }

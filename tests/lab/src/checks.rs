@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::agent::{Agent, Stat};
+use crate::agent::Agent;
 use crate::api::{Migration, Server};
-use crate::console::{Beat, Console, Pulse};
+use crate::console::{Console, Pulse};
+use crate::guest::{Heartbeat, Stat};
 use crate::host::Storage;
 use crate::lab::Lab;
 
@@ -38,8 +39,8 @@ impl Lab {
     ///
     /// # Errors
     /// When the server has no address.
-    pub fn agent(&self, server: &Server) -> anyhow::Result<Agent> {
-        Agent::new(self.switch()?, server.address()?)
+    pub fn agent(&self, server: &Server) -> anyhow::Result<Agent<'_>> {
+        Ok(Agent::new(self.switch()?, server.address()?))
     }
 
     /// What a server's guest writes to its console on a host.
@@ -91,7 +92,11 @@ impl Lab {
         let status = (record.status, record.task_state, record.host);
         let expected = ("ACTIVE".to_owned(), None, Some(host.to_owned()));
         Ok(vec![
-            Check::equal("its emulator runs on the destination alone", &self.hosts_running(server)?, &here),
+            Check::equal(
+                "its emulator runs on the destination alone",
+                &self.hosts_running(server)?,
+                &here,
+            ),
             Check::equal("its record says so", &status, &expected),
             Check::equal(
                 "resources are held there alone",
@@ -150,7 +155,7 @@ impl Lab {
         server: &str,
         source: &str,
         destination: &str,
-    ) -> anyhow::Result<Vec<Beat>> {
+    ) -> anyhow::Result<Vec<Heartbeat>> {
         let mut beats = match self.storage() {
             // One file, to which both hosts append.
             Storage::Shared => Vec::new(),
@@ -164,10 +169,10 @@ impl Lab {
 }
 
 /// The guest ran on: same boot, its heartbeat never went back and goes on after the move.
-pub fn check_pulse(before: &Beat, beats: &[Beat]) -> Check {
+pub fn check_pulse(before: &Heartbeat, beats: &[Heartbeat]) -> Check {
     let pulse = Pulse::of(beats);
     let last = beats.last();
-    let went_on = last.is_some_and(|last| last.boot == before.boot && last.number > before.number);
+    let went_on = last.is_some_and(|last| last.boot == before.boot && last.n > before.n);
     let seen = format!(
         "{} beats, {} backwards, {} missing, {} boots",
         pulse.beats,
@@ -180,12 +185,11 @@ pub fn check_pulse(before: &Beat, beats: &[Beat]) -> Check {
 
 /// Every page and block is what the guest wrote.
 pub fn check_integrity(before: &Stat, after: &Stat) -> Check {
-    let (pages, blocks) = (after.number("verified_pages"), after.number("verified_blocks"));
-    let held = after.errors() == 0 && after.boot == before.boot && pages > 0 && blocks > 0;
+    let (pages, blocks) = (after.verified_pages, after.verified_blocks);
+    let held = after.is_intact() && after.boot == before.boot && pages > 0 && blocks > 0;
     let seen = format!(
         "{pages} pages, {blocks} blocks, {} + {} errors",
-        after.number("page_errors"),
-        after.number("block_errors")
+        after.page_errors, after.block_errors
     );
     Check::new("memory and disk are intact", held, seen)
 }

@@ -104,8 +104,14 @@ impl Plan {
     /// The same again as arguments.
     fn arguments(&self) -> anyhow::Result<Vec<String>> {
         let storage = self.storage.to_possible_value().context("a storage without a name")?;
-        let words =
-            ["--name", &self.which.name, "--hosts", &self.hosts.to_string(), "--storage", storage.get_name()];
+        let words = [
+            "--name",
+            &self.which.name,
+            "--hosts",
+            &self.hosts.to_string(),
+            "--storage",
+            storage.get_name(),
+        ];
         Ok(words.map(str::to_owned).to_vec())
     }
 }

@@ -30,7 +30,8 @@ impl Cloud {
         ensure!((1..=MAX_HOSTS).contains(&count), "a lab has 1 to {MAX_HOSTS} hosts");
         ensure!(nix::unistd::geteuid().is_root(), "hosts need root: run with sudo");
         let shared = dir.join("shared");
-        std::fs::create_dir_all(&shared).with_context(|| format!("creating {}", shared.display()))?;
+        std::fs::create_dir_all(&shared)
+            .with_context(|| format!("creating {}", shared.display()))?;
         let hosts_file = hosts_file(count);
         let hosts = (0..count)
             .map(|number| {
@@ -103,7 +104,6 @@ pub(crate) fn remove_dir(dir: &Path) -> anyhow::Result<()> {
         _ => Ok(()),
     }
 }
-
 
 /// The directory of all labs: `.lab` at the root of the repository.
 pub fn labs_dir() -> PathBuf {

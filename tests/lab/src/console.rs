@@ -6,21 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context;
 
+use crate::guest::Heartbeat;
 use crate::wait::{Deadline, until};
 
 /// What a guest has written to its console on one host.
 #[derive(Clone, Debug)]
 pub struct Console {
     path: PathBuf,
-}
-
-/// One beat.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Beat {
-    /// Changes with each boot of the guest.
-    pub boot: String,
-    /// Grows by one from beat to beat.
-    pub number: u64,
 }
 
 impl Console {
@@ -51,7 +43,7 @@ impl Console {
     ///
     /// # Errors
     /// When the file is there and can't be read.
-    pub fn beats(&self) -> anyhow::Result<Vec<Beat>> {
+    pub fn beats(&self) -> anyhow::Result<Vec<Heartbeat>> {
         Ok(beats(&self.text()?))
     }
 
@@ -59,8 +51,8 @@ impl Console {
     ///
     /// # Errors
     /// When none comes within `patience`; the message holds the end of the console.
-    pub fn wait_for_beat(&self, after: u64, patience: Duration) -> anyhow::Result<Beat> {
-        let last = || Ok(self.beats()?.pop().filter(|beat| beat.number > after));
+    pub fn wait_for_beat(&self, after: u64, patience: Duration) -> anyhow::Result<Heartbeat> {
+        let last = || Ok(self.beats()?.pop().filter(|beat| beat.n > after));
         until(Deadline::after(patience), "the guest's heartbeat", last).with_context(|| {
             let text = self.text().unwrap_or_default();
             let lines: Vec<&str> = text.lines().rev().take(5).collect();
@@ -84,12 +76,11 @@ pub struct Pulse {
 
 impl Pulse {
     /// Of beats in the order in which they were written.
-    pub fn of(beats: &[Beat]) -> Self {
+    pub fn of(beats: &[Heartbeat]) -> Self {
         let pairs = || beats.iter().zip(beats.iter().skip(1));
-        let backwards = pairs().filter(|(one, next)| next.number <= one.number).count();
-        let missing = pairs()
-            .map(|(one, next)| next.number.saturating_sub(one.number).saturating_sub(1))
-            .sum();
+        let backwards = pairs().filter(|(one, next)| next.n <= one.n).count();
+        let missing =
+            pairs().map(|(one, next)| next.n.saturating_sub(one.n).saturating_sub(1)).sum();
         let boots = beats.iter().map(|beat| beat.boot.clone()).collect();
         Self { beats: beats.len(), boots, backwards, missing }
     }
@@ -100,21 +91,11 @@ impl Pulse {
     }
 }
 
-fn beats(text: &str) -> Vec<Beat> {
+fn beats(text: &str) -> Vec<Heartbeat> {
     // The last line may be half written.
     let whole = text.rfind('\n').map_or("", |end| text.get(..end).unwrap_or_default());
-    whole.lines().filter_map(beat).collect()
-}
-
-fn beat(line: &str) -> Option<Beat> {
-    // The kernel may have written something before it on the same line.
-    let (_, rest) = line.split_once("HB boot=")?;
-    let (boot, number) = rest.trim_end().split_once(" n=")?;
-    // A uuid, or else this is a line that two writers share.
-    if boot.len() != 36 {
-        return None;
-    }
-    Some(Beat { boot: boot.to_owned(), number: number.parse().ok()? })
+    // A boot id that is not a uuid is one of a line that was torn.
+    whole.lines().filter_map(Heartbeat::parse).filter(|beat| beat.boot.len() == 36).collect()
 }
 
 #[cfg(test)]
@@ -130,8 +111,8 @@ mod tests {
     #[test]
     fn whole_lines_are_read() {
         let text = format!("booting\r\n{}HB boot={BOOT} n=3", lines(&[1, 2]));
-        assert_eq!(beats(&text).iter().map(|beat| beat.number).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!(beat("HB boot=torn n=1"), None);
+        assert_eq!(beats(&text).iter().map(|beat| beat.n).collect::<Vec<_>>(), [1, 2]);
+        assert_eq!(beats("HB boot=torn n=1\n"), []);
     }
 
     #[test]

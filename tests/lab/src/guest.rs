@@ -138,6 +138,9 @@ fn fingerprint(kernel_release: &str) -> anyhow::Result<String> {
 /// Runs a tool to its end; its messages become the error's text.
 pub(crate) fn run(command: &mut Command) -> anyhow::Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
+    // Tools for disks are where only root looks.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/sbin:/sbin"));
     let output = command.output().with_context(|| format!("running {program}: make setup"))?;
     ensure!(
         output.status.success(),

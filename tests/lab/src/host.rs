@@ -145,12 +145,16 @@ impl Host {
         let log = self.logs.join(format!("{}.log", self.name));
         let unshare = self.spawner.start(&self.name, init, &log)?;
         let init = unshare.only_child()?;
-        until(Deadline::after(Duration::from_secs(10)), &format!("{} to start", self.name), || {
-            if let Some(status) = unshare.exited()? {
-                bail!("{} ended at once: {status}; see {}", self.name, log.display());
-            }
-            Ok(ready.exists().then_some(()))
-        })?;
+        until(
+            Deadline::after(Duration::from_secs(10)),
+            &format!("{} to start", self.name),
+            || {
+                if let Some(status) = unshare.exited()? {
+                    bail!("{} ended at once: {status}; see {}", self.name, log.display());
+                }
+                Ok(ready.exists().then_some(()))
+            },
+        )?;
         switch.plug(&self.name, init, Link::Management)?;
         switch.plug(&self.name, init, Link::Tenant)?;
         *running = Some(Running { libvirtd: None, init, unshare });
@@ -299,7 +303,8 @@ impl GuestProcess {
             return None;
         }
         let name = after("-name")?;
-        let name = name.split(',').find_map(|part| part.strip_prefix("guest=").or(Some(part)))?.to_owned();
+        let name =
+            name.split(',').find_map(|part| part.strip_prefix("guest=").or(Some(part)))?.to_owned();
         let incoming = words.iter().any(|word| word == "-incoming");
         Some(Self { name, uuid: after("-uuid")?, pid: id.as_raw(), incoming })
     }
@@ -331,7 +336,8 @@ mod tests {
             found,
             GuestProcess { name: "g1".into(), uuid: "4dea22b3".into(), pid: 7, incoming: true }
         );
-        let other = GuestProcess::read(Pid::from_raw(7), &words("/usr/bin/qemu-img -name guest=g1"));
+        let other =
+            GuestProcess::read(Pid::from_raw(7), &words("/usr/bin/qemu-img -name guest=g1"));
         assert_eq!(other, None);
     }
 

@@ -55,7 +55,12 @@ impl Spawner {
     }
 
     /// Starts a command, its output appended to `log`.
-    pub(crate) fn start(&self, name: &str, command: Prepared, log: &Path) -> anyhow::Result<Process> {
+    pub(crate) fn start(
+        &self,
+        name: &str,
+        command: Prepared,
+        log: &Path,
+    ) -> anyhow::Result<Process> {
         let output = File::options()
             .create(true)
             .append(true)
@@ -234,9 +239,11 @@ pub(crate) fn pid(id: u32) -> anyhow::Result<Pid> {
 pub(crate) fn children(parent: Pid) -> anyhow::Result<Vec<Pid>> {
     let path = format!("/proc/{parent}/task/{parent}/children");
     match std::fs::read_to_string(&path) {
-        Ok(text) => {
-            Ok(text.split_whitespace().filter_map(|id| id.parse().ok()).map(Pid::from_raw).collect())
-        }
+        Ok(text) => Ok(text
+            .split_whitespace()
+            .filter_map(|id| id.parse().ok())
+            .map(Pid::from_raw)
+            .collect()),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !alive(parent) => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("reading {path}")),
     }

@@ -53,8 +53,8 @@ impl Servers {
             .with_context(|| format!("creating {}", directory.display()))?;
         let ports = free_ports::<5>()?;
         let (database, broker) = std::thread::scope(|scope| {
-            let database = scope
-                .spawn(|| Postgres::create(&directory.join("postgres"), ports[0], durability));
+            let database =
+                scope.spawn(|| Postgres::create(&directory.join("postgres"), ports[0], durability));
             let broker = RabbitMq::create(
                 &directory.join("rabbitmq"),
                 rabbitmq::Ports {

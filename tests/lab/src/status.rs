@@ -76,7 +76,12 @@ impl Lab {
                     .iter()
                     .find(|service| service.host == host.name())
                     .map(|service| service.state.clone()),
-                guests: host.guests().unwrap_or_default().into_iter().map(|guest| guest.uuid).collect(),
+                guests: host
+                    .guests()
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(|guest| guest.uuid)
+                    .collect(),
             })
             .collect();
         let management = self.servers().map(|servers| servers.management_url());
@@ -96,7 +101,11 @@ impl Lab {
 
     fn all_units(&self) -> Vec<Unit> {
         let libvirtds = self.hosts().iter().map(|host| Unit::libvirtd(host.name()));
-        [Unit::Database, Unit::Broker].into_iter().chain(self.own_units()).chain(libvirtds).collect()
+        [Unit::Database, Unit::Broker]
+            .into_iter()
+            .chain(self.own_units())
+            .chain(libvirtds)
+            .collect()
     }
 
     fn process_status(&self, unit: &Unit) -> ProcessStatus {

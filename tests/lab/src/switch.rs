@@ -134,7 +134,8 @@ impl Switch {
     /// When it can't be opened.
     pub fn udp_to(&self, peer: SocketAddr) -> anyhow::Result<UdpSocket> {
         self.inside(|| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("opening a UDP socket")?;
+            let socket =
+                UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("opening a UDP socket")?;
             socket.connect(peer).with_context(|| format!("aiming at {peer}"))?;
             Ok(socket)
         })

@@ -78,7 +78,10 @@ impl Server {
     /// # Errors
     /// When it has none.
     pub fn address(&self) -> anyhow::Result<Ipv4Addr> {
-        self.addresses.first().copied().with_context(|| format!("server {} has no address", self.id))
+        self.addresses
+            .first()
+            .copied()
+            .with_context(|| format!("server {} has no address", self.id))
     }
 }
 

@@ -145,9 +145,9 @@ impl Fault {
             Self::Resume { server } => {
                 lab.resume_path(path(server)?).map(|()| format!("hosts reach the {server}"))?
             }
-            Self::Reset { server } => {
-                lab.reset_path(path(server)?).map(|()| format!("connections to the {server} broken"))?
-            }
+            Self::Reset { server } => lab
+                .reset_path(path(server)?)
+                .map(|()| format!("connections to the {server} broken"))?,
         })
     }
 }

@@ -14,7 +14,9 @@ pub(super) fn show(name: &str, format: Format) -> anyhow::Result<ExitCode> {
     let value = control::ask(name, &Request::Status)?;
     match format {
         Format::Json => say(&serde_json::to_string_pretty(&value)?),
-        Format::Table => say(&tables(&serde_json::from_value(value).context("reading the status")?)),
+        Format::Table => {
+            say(&tables(&serde_json::from_value(value).context("reading the status")?))
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

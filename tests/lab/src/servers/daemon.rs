@@ -64,7 +64,8 @@ impl Daemon {
         // One that is stopped would not see it.
         let _ = kill(id, Signal::SIGCONT);
         kill(id, signal).with_context(|| format!("sending {signal} to {}", self.name))?;
-        let ended = until_done(Deadline::after(patience), self.name, || Ok(self.child.try_wait()?));
+        let ended =
+            until_done(Deadline::after(patience), self.name, || Ok(self.child.try_wait()?));
         if ended.is_err() {
             self.child.kill()?;
             self.child.wait()?;
