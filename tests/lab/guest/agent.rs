@@ -26,7 +26,7 @@ mod page;
 
 use disk::{DATA_PARTITION, Disk};
 use memory::Memory;
-use page::{PAGES_PER_MIB, mix};
+use page::PAGES_PER_MIB;
 
 const PORT: u16 = 7777;
 const HEARTBEAT: Duration = Duration::from_millis(100);
@@ -113,15 +113,6 @@ impl Agent {
     }
 
     fn write_disk(&self) {
-        let opened = Disk::open().and_then(|mut disk| {
-            disk.adopt(&self.counters)?;
-            disk.random = mix(self.started.elapsed().as_nanos() as u64);
-            Ok(disk)
-        });
-        match opened {
-            Ok(disk) => *lock(&self.disk) = Some(disk),
-            Err(error) => return say(&format!("no disk writer: {DATA_PARTITION}: {error}")),
-        }
         Self::paced(
             || self.counters.disk_rate.load(Relaxed),
             |count| {
@@ -236,6 +227,12 @@ fn watch_power_button() {
     }
 }
 
+fn open_disk() -> Option<Disk> {
+    Disk::open()
+        .inspect_err(|error| say(&format!("no disk writer: {DATA_PARTITION}: {error}")))
+        .ok()
+}
+
 fn main() -> io::Result<()> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let agent = Arc::new(Agent {
@@ -243,7 +240,7 @@ fn main() -> io::Result<()> {
         started: Instant::now(),
         counters: Counters::default(),
         memory: Mutex::default(),
-        disk: Mutex::new(None),
+        disk: Mutex::new(open_disk()),
     });
     lock(&agent.memory).resize(FIRST_WSET_MIB);
     agent.counters.wset_mib.store(FIRST_WSET_MIB as u64, Relaxed);

@@ -15,8 +15,11 @@ const O_DIRECT: i32 = 0o40000;
 pub(crate) struct Disk {
     device: File,
     versions: Vec<u64>,
-    buffer: Box<[Page]>,
-    pub(crate) random: u64,
+    /// Whether what an earlier boot has written is known.
+    adopted: bool,
+    page: Box<Page>,
+    bytes: AlignedBytes,
+    random: u64,
 }
 
 impl Disk {
@@ -28,118 +31,137 @@ impl Disk {
             .open(DATA_PARTITION)?;
         let size = std::fs::read_to_string("/sys/class/block/vda2/size")?;
         let sectors: usize = size.trim().parse().map_err(io::Error::other)?;
-        let buffer = (0..PAGES_PER_MIB).map(|_| Page::zeroed()).collect();
-        Ok(Self { device, versions: vec![0; sectors * 512 / PAGE], buffer, random: 1 })
-    }
-
-    /// Takes over what an earlier boot has written.
-    pub(crate) fn adopt(&mut self, counters: &Counters) -> io::Result<()> {
-        for first in (0..self.versions.len()).step_by(PAGES_PER_MIB) {
-            for at in 0..self.read_mib(first)? {
-                let [magic, index, version, ..] = self.buffer[at].0;
-                if magic != MAGIC {
-                    continue;
-                }
-                if self.buffer[at].is_right((first + at) as u64, version) {
-                    self.versions[first + at] = version;
-                } else {
-                    add(&counters.block_errors, 1);
-                    say(&format!("block {} is damaged: it says index={index}", first + at));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads up to a MiB into the buffer, from this block on. Returns the number of blocks read.
-    fn read_mib(&mut self, first: usize) -> io::Result<usize> {
-        let count = PAGES_PER_MIB.min(self.versions.len() - first);
-        let mut bytes = AlignedBytes::new(count);
-        self.device.read_exact_at(bytes.as_mut(), (first * PAGE) as u64)?;
-        for (page, bytes) in self.buffer.iter_mut().zip(bytes.as_mut().chunks_exact(PAGE)) {
-            for (word, bytes) in page.0.iter_mut().zip(bytes.chunks_exact(8)) {
-                *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-            }
-        }
-        Ok(count)
+        Ok(Self {
+            device,
+            versions: vec![0; sectors * 512 / PAGE],
+            adopted: false,
+            page: Box::new(Page::zeroed()),
+            bytes: AlignedBytes::new(PAGES_PER_MIB),
+            random: 1,
+        })
     }
 
     pub(crate) fn write(&mut self, count: usize, counters: &Counters) -> io::Result<()> {
+        self.adopt(counters)?;
         for _ in 0..count {
             self.random = mix(self.random);
             let block = (self.random % self.versions.len() as u64) as usize;
-            self.check_one(block, counters)?;
+            self.check_before_rewrite(block, counters)?;
             let version = self.versions[block] + 1;
-            self.buffer[0].fill(block as u64, version);
-            let mut bytes = AlignedBytes::new(1);
-            for (bytes, word) in bytes.as_mut().chunks_exact_mut(8).zip(&self.buffer[0].0) {
-                bytes.copy_from_slice(&word.to_le_bytes());
-            }
-            self.device.write_all_at(bytes.as_mut(), (block * PAGE) as u64)?;
+            self.page.fill(block as u64, version);
+            self.page.encode(self.bytes.first(1));
+            self.device.write_all_at(self.bytes.first(1), offset(block))?;
             self.versions[block] = version;
             add(&counters.blocks_written, 1);
         }
         Ok(())
     }
 
-    fn check_one(&mut self, block: usize, counters: &Counters) -> io::Result<()> {
-        if self.versions[block] == 0 {
-            return Ok(());
-        }
-        let mut bytes = AlignedBytes::new(1);
-        self.device.read_exact_at(bytes.as_mut(), (block * PAGE) as u64)?;
-        for (word, bytes) in self.buffer[0].0.iter_mut().zip(bytes.as_mut().chunks_exact(8)) {
-            *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
-        }
-        add(&counters.blocks_checked, 1);
-        if !self.buffer[0].is_right(block as u64, self.versions[block]) {
-            add(&counters.block_errors, 1);
-        }
-        Ok(())
-    }
-
-    /// Reads and checks every block that was ever written.
+    /// Reads and checks every block that was ever written. Returns how many those are.
     pub(crate) fn verify(&mut self, counters: &Counters) -> io::Result<usize> {
+        self.adopt(counters)?;
         let mut checked = 0;
-        for first in (0..self.versions.len()).step_by(PAGES_PER_MIB) {
-            let end = self.versions.len().min(first + PAGES_PER_MIB);
-            if self.versions[first..end].iter().all(|version| *version == 0) {
-                continue;
-            }
-            for at in 0..self.read_mib(first)? {
-                let version = &mut self.versions[first + at];
+        self.each(
+            |versions| versions.iter().any(|version| *version > 0),
+            |block, version, page| {
                 if *version == 0 {
-                    continue;
+                    return;
                 }
                 checked += 1;
-                if !self.buffer[at].is_right((first + at) as u64, *version) {
+                if !page.is_right(block, *version) {
                     add(&counters.block_errors, 1);
                     // Counted once; the next write puts it right.
                     *version = 0;
                 }
-            }
-        }
+            },
+        )?;
         add(&counters.blocks_checked, checked as u64);
         Ok(checked)
     }
+
+    /// Takes over what an earlier boot has written.
+    fn adopt(&mut self, counters: &Counters) -> io::Result<()> {
+        if self.adopted {
+            return Ok(());
+        }
+        self.each(
+            |_| true,
+            |block, version, page| {
+                let [magic, _, written, ..] = page.0;
+                if magic != MAGIC {
+                    return;
+                }
+                if page.is_right(block, written) {
+                    *version = written;
+                } else {
+                    add(&counters.block_errors, 1);
+                    say(&format!("block {block} is damaged"));
+                }
+            },
+        )?;
+        self.adopted = true;
+        Ok(())
+    }
+
+    /// Calls `look` with each block that isn't empty, in those MiB that are `wanted`.
+    fn each(
+        &mut self,
+        wanted: impl Fn(&[u64]) -> bool,
+        mut look: impl FnMut(u64, &mut u64, &Page),
+    ) -> io::Result<()> {
+        for first in (0..self.versions.len()).step_by(PAGES_PER_MIB) {
+            let end = self.versions.len().min(first + PAGES_PER_MIB);
+            let versions = &mut self.versions[first..end];
+            if !wanted(versions) {
+                continue;
+            }
+            let bytes = self.bytes.first(versions.len());
+            self.device.read_exact_at(bytes, offset(first))?;
+            for ((at, version), bytes) in
+                versions.iter_mut().enumerate().zip(bytes.chunks_exact(PAGE))
+            {
+                // Decoding costs an emulated CPU much more than reading.
+                if *version > 0 || bytes.starts_with(&MAGIC.to_le_bytes()) {
+                    self.page.decode(bytes);
+                    look((first + at) as u64, version, &self.page);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_before_rewrite(&mut self, block: usize, counters: &Counters) -> io::Result<()> {
+        if self.versions[block] == 0 {
+            return Ok(());
+        }
+        self.device.read_exact_at(self.bytes.first(1), offset(block))?;
+        self.page.decode(self.bytes.first(1));
+        add(&counters.blocks_checked, 1);
+        if !self.page.is_right(block as u64, self.versions[block]) {
+            add(&counters.block_errors, 1);
+        }
+        Ok(())
+    }
 }
 
-/// Bytes that start where the kernel wants those that bypass its cache.
+fn offset(block: usize) -> u64 {
+    (block * PAGE) as u64
+}
+
+/// Blocks that start where the kernel wants those that bypass its cache.
 struct AlignedBytes {
     bytes: Vec<u8>,
     start: usize,
-    length: usize,
 }
 
 impl AlignedBytes {
     fn new(blocks: usize) -> Self {
-        let length = blocks * PAGE;
-        let bytes = vec![0; length + PAGE];
+        let bytes = vec![0; (blocks + 1) * PAGE];
         let start = bytes.as_ptr().align_offset(PAGE);
-        Self { bytes, start, length }
+        Self { bytes, start }
     }
 
-    fn as_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..self.start + self.length]
+    fn first(&mut self, blocks: usize) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + blocks * PAGE]
     }
 }

@@ -54,6 +54,19 @@ impl Page {
         self.0[3] = self.checksum();
     }
 
+    /// As it is on the disk.
+    pub(crate) fn encode(&self, bytes: &mut [u8]) {
+        for (bytes, word) in bytes.chunks_exact_mut(8).zip(&self.0) {
+            bytes.copy_from_slice(&word.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn decode(&mut self, bytes: &[u8]) {
+        for (word, bytes) in self.0.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes(bytes.try_into().unwrap_or_default());
+        }
+    }
+
     fn checksum(&self) -> u64 {
         let header = self.0[0] ^ self.0[1].rotate_left(17) ^ self.0[2].rotate_left(31);
         (STRIDE..WORDS).step_by(STRIDE).fold(header, |sum, at| sum.rotate_left(5) ^ self.0[at])

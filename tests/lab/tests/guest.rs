@@ -60,6 +60,7 @@ impl Guest {
     fn boot_again(&mut self) {
         self.qemu.kill().unwrap();
         self.qemu.wait().unwrap();
+        fs::remove_file(self.folder.join("console")).unwrap();
         self.qemu = start(&self.folder, &self.disk, self.port);
     }
 }

@@ -1,0 +1,16 @@
+# A thin list of the commands that a person types. What they do is in scripts/ and in tests/lab.
+LAB = target/debug/whimbrel-lab
+SUDO = $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=PATH)
+
+.PHONY: setup build demo test up down status bench servers
+
+setup:    ; @scripts/setup.sh
+build:    setup ; cargo build --quiet --workspace --bins
+demo:     build ; $(SUDO) $(LAB) demo
+test:     ; @scripts/test.sh
+up:       build ; $(SUDO) $(LAB) up
+down:     build ; $(SUDO) $(LAB) down
+status:   build ; $(SUDO) $(LAB) status
+bench:    build ; $(SUDO) $(LAB) bench
+# The private servers that tests need, until Ctrl-C; prints what to set.
+servers:  build ; $(LAB) servers show
