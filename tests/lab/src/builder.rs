@@ -27,7 +27,7 @@ pub struct LabBuilder {
     pub(crate) hosts: u8,
     pub(crate) storage: Storage,
     pub(crate) driver: Driver,
-    pub(crate) virt_type: VirtType,
+    pub(crate) virt_type: Option<VirtType>,
     pub(crate) migration: MigrationTuning,
     pub(crate) durability: Durability,
     pub(crate) keep_logs: bool,
@@ -43,7 +43,7 @@ impl Default for LabBuilder {
             hosts: 2,
             storage: Storage::default(),
             driver: Driver::default(),
-            virt_type: VirtType::Qemu,
+            virt_type: None,
             migration: MigrationTuning::default(),
             durability: Durability::Throwaway,
             keep_logs: false,
@@ -88,10 +88,10 @@ impl LabBuilder {
         self
     }
 
-    /// How guests' instructions are carried out.
+    /// How guests' instructions are carried out; found out if not given.
     #[must_use]
     pub fn virt_type(mut self, virt_type: VirtType) -> Self {
-        self.virt_type = virt_type;
+        self.virt_type = Some(virt_type);
         self
     }
 

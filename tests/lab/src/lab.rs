@@ -12,6 +12,7 @@ use crate::cloud::{Cloud, remove_dir};
 use crate::config_files::{self, Addresses, MigrationTuning, VirtType};
 use crate::forward::Forwarder;
 use crate::host::{Host, Storage, name_of};
+use crate::kvm;
 use crate::process::Spawner;
 use crate::servers::Servers;
 use crate::services::Services;
@@ -63,10 +64,15 @@ impl Lab {
         let logs = dir.join("logs");
         std::fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;
         let spawner = Arc::new(Spawner::new()?);
+        let real = plan.driver == Driver::Libvirt;
+        let virt_type = match plan.virt_type {
+            Some(given) => given,
+            None if real => kvm::detect(&spawner, &plan.labs_dir.join("cache"))?,
+            None => VirtType::Qemu,
+        };
         let services = Services::new(&dir, &logs, Arc::clone(&spawner))?;
         let (servers, cloud) = std::thread::scope(|scope| {
             let servers = scope.spawn(|| Servers::start(&dir.join("servers"), plan.durability));
-            let real = plan.driver == Driver::Libvirt;
             let cloud = real.then(|| Cloud::start(plan.hosts, &dir, &logs, &spawner)).transpose();
             (servers.join(), cloud)
         });
@@ -92,7 +98,7 @@ impl Lab {
             keep_logs: plan.keep_logs,
             host_names: (0..plan.hosts).map(name_of).collect(),
             driver: plan.driver,
-            virt_type: plan.virt_type,
+            virt_type,
             tuning: Mutex::new(Tuning { storage: plan.storage, migration: plan.migration }),
             addresses,
             services,

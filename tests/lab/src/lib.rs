@@ -21,6 +21,7 @@ mod forward;
 pub mod guest;
 mod host;
 mod initramfs;
+mod kvm;
 mod lab;
 mod libvirt;
 mod netns;
