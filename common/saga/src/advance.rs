@@ -425,7 +425,8 @@ impl<'a, S: Saga> Run<'a, S> {
 
     fn finish(mut self) -> (Row, Vec<Effect>) {
         if let Some(state) = &self.state {
-            self.row.state = serde_json::to_value(state).expect("a saga's state is plain data");
+            let state = serde_json::to_value(state).expect("a saga's state is plain data");
+            keep(&mut self.row.state, state);
         }
         let mut effects = Vec::new();
         if let Some(mut entry) = self.entry {
@@ -437,5 +438,14 @@ impl<'a, S: Saga> Run<'a, S> {
         effects.extend(self.deferred.into_iter().map(Effect::Defer));
         effects.extend(self.send.into_iter().map(Effect::Send));
         (self.row, effects)
+    }
+}
+
+/// Writes `new` over `old`. A field that only a newer binary knows stays: while conductors are replaced one
+/// by one, the old ones carry its sagas on as well.
+fn keep(old: &mut Value, new: Value) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => old.extend(new),
+        (old, new) => *old = new,
     }
 }

@@ -1,5 +1,6 @@
 //! Going forward: what is asked, which answers count, what changes with them.
 
+use serde_json::json;
 use whimbrel_messages::{Dir, Outcome};
 use whimbrel_model::{Change, MigrationEvent};
 use whimbrel_saga::{EntryKind, Input, PeerHealth, Phase};
@@ -118,6 +119,22 @@ fn a_step_whose_condition_does_not_hold_is_passed_over_forth_and_back() {
     saga.answer(done());
     assert_eq!(saga.sent(), [("check", Dir::Undo)]);
     assert_eq!(saga.changes(), [], "what was not prepared is not undone");
+}
+
+#[test]
+fn what_a_newer_binary_has_added_to_the_state_is_kept() {
+    let mut saga = Machine::at("check", &Toy::default());
+    saga.row.state["added_later"] = json!({ "kept": true });
+    saga.answer(done());
+    assert_eq!(saga.row.state["added_later"], json!({ "kept": true }));
+    assert_eq!(saga.row.state["learnt"], json!([7, 7]));
+}
+
+#[test]
+fn an_ignored_input_leaves_the_state_as_it_was_written() {
+    let mut saga = Machine::at("check", &Toy::default());
+    saga.row.state["added_later"] = json!(1);
+    saga.ignores(&Input::Wake(PeerHealth::Up));
 }
 
 #[test]
