@@ -195,8 +195,9 @@ pub async fn host_delete(database: &Database, name: &str) -> Result<(), DbError>
                 return Err(in_use("it hosts servers; move or delete them first"));
             }
             let ended = ["completed", "cancelled", "failed", "error"];
-            let ends =
-                migration::source_compute.eq(name).or(migration::dest_compute.assume_not_null().eq(name));
+            let ends = migration::source_compute
+                .eq(name)
+                .or(migration::dest_compute.assume_not_null().eq(name));
             let moving: i64 = migration::table
                 .filter(ends)
                 .filter(migration::status.ne_all(ended))

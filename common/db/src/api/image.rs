@@ -37,10 +37,7 @@ pub struct ImageRow {
 ///
 /// # Errors
 /// When the query fails.
-pub async fn images_list(
-    c: &mut Connection,
-    name: Option<&str>,
-) -> Result<Vec<ImageRow>, DbError> {
+pub async fn images_list(c: &mut Connection, name: Option<&str>) -> Result<Vec<ImageRow>, DbError> {
     let mut query = image::table.select(ImageRow::as_select()).into_boxed();
     if let Some(name) = name {
         query = query.filter(image::name.eq(name.to_owned()));
@@ -119,7 +116,11 @@ pub async fn image_activate(
         .execute(c)
         .await
         .map_err(DbError::query("storing an image's data"))?;
-    if done == 1 { Ok(()) } else { Err(DbError::Exists { kind: "Data of image", id: id.to_string() }) }
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(DbError::Exists { kind: "Data of image", id: id.to_string() })
+    }
 }
 
 /// Deletes an image that no guest was made from.

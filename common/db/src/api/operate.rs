@@ -9,8 +9,8 @@ use uuid::Uuid;
 use whimbrel_messages::compute::{BlockMigration, LiveMigrationForceComplete, RebootKind};
 use whimbrel_messages::{Command, Dir, Peer, Rpc, SagaHint, StepKey};
 use whimbrel_model::{
-    HostName, InstanceEvent, InstanceId, MigrationId, MigrationStatus,
-    MigrationType, RequestId, SagaId,
+    HostName, InstanceEvent, InstanceId, MigrationId, MigrationStatus, MigrationType, RequestId,
+    SagaId,
 };
 use whimbrel_saga::Saga;
 use whimbrel_sagas::{Delete, LiveMigrate, Reboot, Start, Stop};
@@ -91,11 +91,8 @@ pub async fn stop_server(
     caller: &Caller,
     server: &ServerRow,
 ) -> Result<Started, DbError> {
-    let state = Stop {
-        instance_id: InstanceId(server.id),
-        host: owner(server)?,
-        timeout_ms: SHUTDOWN_MS,
-    };
+    let state =
+        Stop { instance_id: InstanceId(server.id), host: owner(server)?, timeout_ms: SHUTDOWN_MS };
     begin(database, caller, server, InstanceEvent::BeginStop, &state).await
 }
 

@@ -57,7 +57,10 @@ pub struct WantedPort {
 }
 
 /// The ports of an instance, in order.
-pub(super) async fn ports_of(c: &mut Connection, instance_id: Uuid) -> Result<Vec<PortRow>, DbError> {
+pub(super) async fn ports_of(
+    c: &mut Connection,
+    instance_id: Uuid,
+) -> Result<Vec<PortRow>, DbError> {
     let mut all = ports_of_all(c, &[instance_id]).await?;
     Ok(all.drain(..).map(|(_, row)| row).collect())
 }

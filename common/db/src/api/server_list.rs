@@ -6,8 +6,8 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
-use super::server::{ServerRow, Stored};
 use super::port::ports_of_all;
+use super::server::{ServerRow, Stored};
 use crate::schema::instance;
 use crate::{Connection, DbError};
 

@@ -279,3 +279,6 @@ impl LibvirtConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

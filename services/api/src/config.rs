@@ -1,0 +1,75 @@
+//! Configuration of the HTTP API.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use whimbrel_db::DatabaseConfig;
+use whimbrel_rpc::AmqpConfig;
+use whimbrel_service::LogConfig;
+
+/// The whole configuration file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// How to log.
+    #[serde(default)]
+    pub log: LogConfig,
+    /// The database.
+    pub database: DatabaseConfig,
+    /// The broker.
+    pub amqp: AmqpConfig,
+    /// The API's own.
+    pub api: ApiConfig,
+}
+
+/// What operators can tune.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Where to listen.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Where images are kept.
+    pub image_dir: PathBuf,
+    /// How callers are known.
+    #[serde(default)]
+    pub auth: AuthMode,
+    /// Permit `auth = "none"` on an address that others can reach.
+    #[serde(default)]
+    pub allow_insecure_bind: bool,
+    /// A host is down when it has not reported for this time, in milliseconds.
+    #[serde(default = "default_down")]
+    pub service_down_time_ms: i64,
+    /// The largest image that is taken, in bytes.
+    #[serde(default = "default_image")]
+    pub max_image_bytes: u64,
+    /// Most rows in one answer.
+    #[serde(default = "default_page")]
+    pub max_limit: i64,
+}
+
+/// How callers are known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AuthMode {
+    /// Everybody is an administrator. Only on the loopback interface.
+    #[default]
+    None,
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8774))
+}
+
+fn default_down() -> i64 {
+    60_000
+}
+
+fn default_image() -> u64 {
+    64 << 30
+}
+
+fn default_page() -> i64 {
+    1_000
+}
