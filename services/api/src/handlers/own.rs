@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use uuid::Uuid;
 use whimbrel_db::api;
 
-use crate::body::server_id;
+use crate::body::{Params, server_id};
 use crate::error::ApiError;
 use crate::state::Api;
-use crate::views::zulu;
+use crate::version::MAX;
+use crate::views::{self, zulu};
 
 /// Shows a migration, in progress or ended, with its times, bytes and the step it is at.
 #[utoipa::path(get, path = "/v1/servers/{server_id}/migrations/{migration_id}", tag = "own",
@@ -23,38 +26,35 @@ pub(crate) async fn migration(
     let mut connection = api.connection().await?;
     let row = api::migration_get(&mut connection, server_id(&server)?, &id).await?;
     let saga = api::migration_saga(&mut connection, &row).await?;
-    let figures = |[total, processed, remaining]: [Option<i64>; 3]| json!({ "total_bytes": total, "processed_bytes": processed, "remaining_bytes": remaining });
-    let operation = saga.map(|saga| {
+    let mut view = views::server_migration(&row, MAX);
+    view["migration_type"] = json!(row.migration_type);
+    view["total_ms"] = json!(row.total_ms);
+    view["downtime_ms"] = json!(row.downtime_ms);
+    view["operation"] = json!(saga.map(|saga| {
         json!({
             "phase": saga.phase, "step": saga.step, "direction": saga.dir, "round": saga.round,
             "fault": saga.fault,
         })
-    });
-    Ok(Json(json!({ "migration": {
-        "id": row.id,
-        "number": row.number,
-        "server_id": row.instance_id,
-        "migration_type": row.migration_type,
-        "status": row.status,
-        "source": row.source_compute,
-        "destination": row.dest_compute,
-        "memory": figures(row.memory),
-        "disk": figures(row.disk),
-        "total_ms": row.total_ms,
-        "downtime_ms": row.downtime_ms,
-        "operation": operation,
-        "created_at": zulu(row.created_at),
-        "updated_at": zulu(row.updated_at),
-    } })))
+    }));
+    Ok(Json(json!({ "migration": view })))
 }
 
-/// Lists who holds what on which host.
+#[derive(Deserialize)]
+pub(crate) struct OfInstance {
+    instance_id: Option<Uuid>,
+}
+
+/// Lists who holds what on which host: all, or for one `instance_id`.
 #[utoipa::path(get, path = "/v1/allocations", tag = "own", responses((status = 200)))]
-pub(crate) async fn allocations(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
-    let rows = api::allocations_list(&mut api.connection().await?).await?;
+pub(crate) async fn allocations(
+    State(api): State<Arc<Api>>,
+    Params(query): Params<OfInstance>,
+) -> Result<Json<Value>, ApiError> {
+    let mut rows = api::allocations_list(&mut api.connection().await?).await?;
+    rows.retain(|row| query.instance_id.is_none_or(|id| id == row.instance_id));
     let view = |row: &api::AllocationRow| {
         json!({
-            "consumer": row.consumer, "host": row.host, "server_id": row.instance_id,
+            "consumer": row.consumer, "host": row.host, "instance_id": row.instance_id,
             "vcpus": row.vcpus, "memory_mib": row.memory_mib, "disk_gib": row.disk_gib,
         })
     };
@@ -67,7 +67,7 @@ pub(crate) async fn obligations(State(api): State<Arc<Api>>) -> Result<Json<Valu
     let rows = api::obligations_list(&mut api.connection().await?).await?;
     let view = |row: &api::ObligationRow| {
         json!({
-            "host": row.host, "server_id": row.instance_id, "operation": row.saga_id, "step": row.step,
+            "host": row.host, "instance_id": row.instance_id, "operation": row.saga_id, "step": row.step,
             "tries": row.tries, "created_at": zulu(row.created_at),
         })
     };
