@@ -13,7 +13,7 @@ use crate::wait::{Deadline, until};
 
 mod resources;
 
-pub use resources::{Allocation, ComputeService, Migration, NewServer, Server};
+pub use resources::{Allocation, ComputeService, Figures, Migration, NewServer, Server};
 
 /// The newest version of the Compute API that the server has.
 const VERSION: &str = "compute latest";
@@ -137,7 +137,7 @@ impl Api {
 
     /// Whether the server answers.
     pub fn is_ready(&self) -> bool {
-        self.call(Method::GET, "/", None).is_ok_and(|answer| answer.status < 400)
+        self.call(Method::GET, "/readyz", None).is_ok_and(|answer| answer.status == 200)
     }
 
     /// The compute services that have ever reported.
@@ -273,8 +273,7 @@ impl Api {
     /// When there was no answer, or a refusal.
     pub fn migration(&self, server: &str, uuid: &str) -> anyhow::Result<Migration> {
         let body = self.get(&format!("/v1/servers/{server}/migrations/{uuid}"))?;
-        let inner = body.get("migration").cloned().unwrap_or(body);
-        serde_json::from_value(inner).context("reading a migration")
+        Migration::read_own(&body["migration"])
     }
 
     /// Waits until the server's latest migration has ended, and returns it.
@@ -308,11 +307,9 @@ impl Api {
     /// # Errors
     /// When there was no answer, or a refusal.
     pub fn allocations(&self, server: &str) -> anyhow::Result<Vec<Allocation>> {
-        let mut all: Vec<Allocation> = resources::list(
-            self.get(&format!("/v1/allocations?instance_id={server}"))?,
-            "allocations",
-        )?;
-        all.retain(|allocation| allocation.instance_id == server);
+        let mut all: Vec<Allocation> =
+            resources::list(self.get("/v1/allocations")?, "allocations")?;
+        all.retain(|allocation| allocation.server_id == server);
         Ok(all)
     }
 

@@ -87,7 +87,7 @@ impl Lab {
             .api()
             .allocations(server)?
             .into_iter()
-            .map(|allocation| (allocation.consumer_id, allocation.host))
+            .map(|allocation| (allocation.consumer, allocation.host))
             .collect();
         let status = (record.status, record.task_state, record.host);
         let expected = ("ACTIVE".to_owned(), None, Some(host.to_owned()));
@@ -202,24 +202,26 @@ pub fn check_record(
     storage: Storage,
 ) -> Check {
     let positive = |value: Option<i64>| value.is_some_and(|value| value > 0);
-    let disk = storage == Storage::Shared || positive(migration.disk_processed_bytes);
+    let disk = storage == Storage::Shared || positive(migration.figures.disk_bytes);
     let held = migration.status == "completed"
         && migration.source_compute.as_deref() == Some(source)
         && migration.dest_compute.as_deref() == Some(destination)
-        && positive(migration.memory_processed_bytes)
+        && positive(migration.figures.memory_bytes)
         && disk
-        && positive(migration.total_ms)
-        && migration.downtime_ms.is_some();
+        && positive(migration.figures.total_ms)
+        && migration.figures.downtime_ms.is_some();
     let seen = format!(
         "{} {} → {}, memory {:?} B, disk {:?} B, {:?} ms, downtime {:?} ms",
         migration.status,
         migration.source_compute.as_deref().unwrap_or("?"),
         migration.dest_compute.as_deref().unwrap_or("?"),
-        migration.memory_processed_bytes,
-        migration.disk_processed_bytes,
-        migration.total_ms,
-        migration.downtime_ms
+        migration.figures.memory_bytes,
+        migration.figures.disk_bytes,
+        migration.figures.total_ms,
+        migration.figures.downtime_ms
     );
+    let fault = migration.figures.fault.as_ref().map(|fault| format!("; {fault}"));
+    let seen = seen + &fault.unwrap_or_default();
     Check::new("its migration record is complete", held, seen)
 }
 

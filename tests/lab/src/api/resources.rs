@@ -113,21 +113,49 @@ pub struct Migration {
     pub source_compute: Option<String>,
     /// The host it goes to.
     pub dest_compute: Option<String>,
+    /// What only Whimbrel's own view of it shows.
+    #[serde(skip)]
+    pub figures: Figures,
+}
+
+/// What is measured of a migration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
     /// Memory sent, in bytes.
-    #[serde(default)]
-    pub memory_processed_bytes: Option<i64>,
+    pub memory_bytes: Option<i64>,
     /// Disk sent, in bytes.
-    #[serde(default)]
-    pub disk_processed_bytes: Option<i64>,
+    pub disk_bytes: Option<i64>,
     /// How long it took, in milliseconds.
-    #[serde(default)]
     pub total_ms: Option<i64>,
     /// How long the guest stood still, in milliseconds, as the hypervisor measured it.
-    #[serde(default)]
     pub downtime_ms: Option<i64>,
+    /// Why it did not succeed.
+    pub fault: Option<String>,
 }
 
 impl Migration {
+    /// Reads Whimbrel's own view of it.
+    pub(super) fn read_own(body: &Value) -> anyhow::Result<Self> {
+        let text = |key: &str| body[key].as_str().map(str::to_owned);
+        let missing = |key: &str| format!("a migration without {key}: {body}");
+        let fault = &body["operation"]["fault"];
+        let figures = Figures {
+            memory_bytes: body["memory"]["processed_bytes"].as_i64(),
+            disk_bytes: body["disk"]["processed_bytes"].as_i64(),
+            total_ms: body["total_ms"].as_i64(),
+            downtime_ms: body["downtime_ms"].as_i64(),
+            fault: (!fault.is_null()).then(|| fault.to_string()),
+        };
+        Ok(Self {
+            id: body["number"].as_i64().with_context(|| missing("number"))?,
+            uuid: text("id").with_context(|| missing("id"))?,
+            status: text("status").with_context(|| missing("status"))?,
+            source_compute: text("source"),
+            dest_compute: text("destination"),
+            figures,
+        })
+    }
+
     /// Whether nothing more will happen.
     pub fn is_over(&self) -> bool {
         matches!(self.status.as_str(), "completed" | "cancelled" | "failed" | "error")
@@ -138,10 +166,9 @@ impl Migration {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Allocation {
     /// Who holds it: a server or a migration.
-    #[serde(alias = "consumer")]
-    pub consumer_id: String,
+    pub consumer: String,
     /// For which server.
-    pub instance_id: String,
+    pub server_id: String,
     /// Where.
     pub host: String,
     /// Processors.

@@ -108,10 +108,10 @@ impl Subject<'_> {
             destination: destination.to_owned(),
             status: migration.status.clone(),
             wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
-            total_ms: migration.total_ms,
-            downtime_ms: migration.downtime_ms,
-            memory_bytes: migration.memory_processed_bytes,
-            disk_bytes: migration.disk_processed_bytes,
+            total_ms: migration.figures.total_ms,
+            downtime_ms: migration.figures.downtime_ms,
+            memory_bytes: migration.figures.memory_bytes,
+            disk_bytes: migration.figures.disk_bytes,
             ping,
         });
 
