@@ -2,8 +2,9 @@
 //!
 //! The hosts are given by the environment, as whoever made them knows them:
 //! `WHIMBREL_TEST_HOSTS='{"image": "/…/disk.raw", "hosts": [{"name", "pid", "address"}, …]}'`, `pid` being a
-//! process in the host's namespaces. Both hosts have a bridge `brt`, and a directory of their own at
-//! `/var/lib/whimbrel/instances`. Without it the tests that need them are skipped, and say so.
+//! process in the host's namespaces, and `image` the lab's guest. Both hosts have a libvirtd, a bridge `brt`, a
+//! link `eth0` to each other, a directory of their own at `/var/lib/whimbrel/local`, and see the temporary
+//! directory of this machine. Without them the tests are skipped, and say so.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use whimbrel_model::{DiskFormat, ImageId, InstanceId, PortId, Resources};
 
 use crate::agent::{self, Answer, Command, Request, Setup};
 
-const LOCAL: &str = "/var/lib/whimbrel/instances";
+const LOCAL: &str = "/var/lib/whimbrel/local";
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Deserialize)]
@@ -247,13 +248,13 @@ impl Host {
         self.shell(&format!("virsh domstate --reason {id} 2>/dev/null")).trim().to_owned()
     }
 
-    /// Kills a daemon of the host by the process id in its file.
+    /// The host's own, as its process ids are.
     pub(crate) fn kill_libvirtd(&self) {
-        self.shell("kill -9 $(cat /run/libvirtd.pid)");
+        self.shell("kill -9 $(pgrep -x libvirtd)");
     }
 
     pub(crate) fn start_libvirtd(&self) {
-        self.shell("/usr/sbin/libvirtd --listen -d -p /run/libvirtd.pid");
+        self.shell("/usr/sbin/libvirtd --listen -d");
     }
 
     /// The names of a guest's files.
@@ -268,16 +269,12 @@ impl Host {
         self.instances.join(id.to_string()).join(name)
     }
 
-    /// The latest heartbeat on a guest's console: its boot's id and a number that grows.
+    /// The latest heartbeat on a guest's console, `HB boot=<id> n=<number>`.
     pub(crate) fn heartbeat(&self, id: InstanceId) -> Option<(String, u64)> {
         let log = self.file(id, "console.log");
         let lines = self.shell(&format!("tail -c 400 {} 2>/dev/null", log.display()));
         lines.lines().rev().find_map(|line| {
-            let mut words = line.trim().split(' ');
-            let (Some("hb"), Some(boot), Some(number)) = (words.next(), words.next(), words.next())
-            else {
-                return None;
-            };
+            let (boot, number) = line.trim().strip_prefix("HB boot=")?.split_once(" n=")?;
             Some((boot.to_owned(), number.parse().ok()?))
         })
     }

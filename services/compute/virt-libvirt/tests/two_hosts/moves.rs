@@ -8,7 +8,7 @@ use whimbrel_messages::compute::{
     BlockMigration, DestinationCheck, InstanceSpec, MigrateData, PreLiveMigrationReply,
 };
 use whimbrel_messages::report::Guest;
-use whimbrel_model::{MigrationId, PowerState};
+use whimbrel_model::{InstanceId, MigrationId, PowerState};
 
 use crate::agent::{Command, Job, Outcome};
 use crate::host::{Host, Lab, Storage};
@@ -85,13 +85,29 @@ fn plain(line: &str) -> String {
     line.trim_end_matches(['/', '>']).to_owned()
 }
 
+/// How much a guest's disk holds that is not from its image.
+const PATTERN_BYTES: i64 = 4 << 20;
+
+/// Writes a pattern to a disk that is not in use, or reads it again.
+fn pattern(host: &Host, id: InstanceId, verb: &str) {
+    let disk = host.file(id, "disk");
+    let command = format!("{verb} -P 0x5a 600M {PATTERN_BYTES}");
+    let said = host.shell(&format!("qemu-io -f qcow2 -c '{command}' {} 2>&1", disk.display()));
+    assert!(said.contains("4 MiB") && !said.contains("failed"), "{said}");
+}
+
 async fn there_and_back(storage: Storage) {
     let Some(mut lab) = Lab::start(storage, json!({})).await else { return };
     let instance = lab.instance();
     let id = instance.id;
     let (first, rest) = lab.hosts.split_at_mut(1);
     let (a, b) = (&mut first[0], &mut rest[0]);
-    a.call::<()>(Command::Spawn { instance: instance.clone(), epoch: 1 }).await.unwrap();
+    let spawn = Command::Spawn { instance: instance.clone(), epoch: 1 };
+    a.call::<()>(spawn.clone()).await.unwrap();
+    a.call::<()>(Command::PowerOff { id, timeout_ms: 0 }).await.unwrap();
+    pattern(a, id, "write");
+    a.shell(&format!("rm {}", a.file(id, "console.log").display()));
+    a.call::<()>(spawn).await.unwrap();
     let (boot, mut number) = a.wait_for_heartbeat(id, 3).await;
     for (epoch, there) in [(2, true), (3, false)] {
         let (source, destination) = if there { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
@@ -111,9 +127,14 @@ async fn there_and_back(storage: Storage) {
         number = later;
         if storage == Storage::Local {
             assert_eq!(source.files(id), Vec::<String>::new(), "no disk is left at the source");
-            assert!(stats.disk_total > 0, "{stats:?}");
+            assert!(stats.disk_total >= PATTERN_BYTES, "{stats:?}");
         }
     }
+    a.call::<()>(Command::PowerOff { id, timeout_ms: 0 }).await.unwrap();
+    pattern(a, id, "read");
+    let disk = a.shell(&format!("qemu-img info -f qcow2 {}", a.file(id, "disk").display()));
+    let base = format!("backing file: ../_base/{}", instance.image.id);
+    assert!(disk.contains(&base), "{disk}");
     lab.end(id).await;
 }
 
