@@ -92,12 +92,18 @@ impl LiveMigrate {
     }
 
     fn start_over(&mut self, fault: &Fault) -> bool {
+        // A source that gives no answer would give none for another destination either.
+        let at_source = self.check.is_some() && self.data.is_none();
         let Some(host) = self.destination.take() else { return false };
         self.tried.push((host, fault.message.clone()));
         self.check = None;
         self.data = None;
         self.listen = None;
-        let elsewhere = matches!(fault.code, FaultCode::MigrationPreCheck | FaultCode::TimedOut);
+        let elsewhere = match fault.code {
+            FaultCode::MigrationPreCheck => true,
+            FaultCode::TimedOut => !at_source,
+            _ => false,
+        };
         elsewhere && self.requested_host.is_none() && self.tried.len() < MAX_HOSTS
     }
 

@@ -191,3 +191,16 @@ fn whenever_a_saga_is_given_up_a_deletion_leaves_nothing() {
         }
     }
 }
+
+#[test]
+fn a_source_that_does_not_answer_is_not_held_against_the_destination() {
+    let scenario = SCENARIOS[6];
+    for (step, rounds) in
+        [("check-source", 0), ("check-destination", 2), ("prepare-destination", 2)]
+    {
+        let fault = Fault { step, dir: Dir::Do, hit: Hit::LoseRequests, once: false };
+        let sim = scenario.run(&script(&[&fault]));
+        let row = &sim.sagas[0].row;
+        assert_eq!((row.phase, row.round), (Phase::Unwound, rounds), "{step}");
+    }
+}
