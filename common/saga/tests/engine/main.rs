@@ -1,4 +1,4 @@
-//! The rules of the engine (docs/DESIGN, section "The saga"), one test each, over a toy definition that has every kind of step.
+//! The rules of the engine, one test each, over a toy definition that has every kind of step.
 
 mod back;
 mod cancel;
