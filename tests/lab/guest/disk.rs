@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::time::{Duration, Instant};
 
 use crate::page::{MAGIC, PAGE, PAGES_PER_MIB, Page, mix};
 use crate::{Counters, add, say};
@@ -10,6 +11,7 @@ use crate::{Counters, add, say};
 pub(crate) const DATA_PARTITION: &str = "/dev/vda2";
 /// Reads and writes go to the device itself, not to the guest's memory.
 const O_DIRECT: i32 = 0o40000;
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// The second partition. A version of 0 is a block that was never written.
 pub(crate) struct Disk {
@@ -20,6 +22,7 @@ pub(crate) struct Disk {
     page: Box<Page>,
     bytes: AlignedBytes,
     random: u64,
+    flushed: Instant,
 }
 
 impl Disk {
@@ -38,6 +41,7 @@ impl Disk {
             page: Box::new(Page::zeroed()),
             bytes: AlignedBytes::new(PAGES_PER_MIB),
             random: 1,
+            flushed: Instant::now(),
         })
     }
 
@@ -54,12 +58,18 @@ impl Disk {
             self.versions[block] = version;
             add(&counters.blocks_written, 1);
         }
+        // What isn't flushed is lost with a hypervisor that is killed, as with a real disk that loses power.
+        if self.flushed.elapsed() > FLUSH {
+            self.device.sync_data()?;
+            self.flushed = Instant::now();
+        }
         Ok(())
     }
 
-    /// Reads and checks every block that was ever written. Returns how many those are.
+    /// Flushes, then reads and checks every block that was ever written. Returns how many those are.
     pub(crate) fn verify(&mut self, counters: &Counters) -> io::Result<usize> {
         self.adopt(counters)?;
+        self.device.sync_data()?;
         let mut checked = 0;
         self.each(
             |versions| versions.iter().any(|version| *version > 0),

@@ -6,35 +6,36 @@ use crate::{Counters, add};
 /// The working set, rewritten in order, round and round.
 #[derive(Default)]
 pub(crate) struct Memory {
-    pages: Vec<Page>,
+    /// One MiB each: growing never needs room for a copy of what is there.
+    chunks: Vec<Box<[Page]>>,
     versions: Vec<u64>,
     next: usize,
 }
 
 impl Memory {
     pub(crate) fn mib(&self) -> usize {
-        self.pages.len() / PAGES_PER_MIB
+        self.chunks.len()
     }
 
     pub(crate) fn resize(&mut self, mib: usize) {
-        let wanted = mib * PAGES_PER_MIB;
-        self.pages.truncate(wanted);
-        self.versions.truncate(wanted);
-        self.pages.shrink_to_fit();
-        self.pages.reserve_exact(wanted - self.pages.len());
-        for index in self.pages.len()..wanted {
-            self.pages.push(Page::zeroed());
-            self.pages[index].fill(index as u64, 1);
-            self.versions.push(1);
+        self.chunks.truncate(mib);
+        while self.chunks.len() < mib {
+            let mut chunk: Box<[Page]> = (0..PAGES_PER_MIB).map(|_| Page::zeroed()).collect();
+            for (page, index) in chunk.iter_mut().zip(self.chunks.len() * PAGES_PER_MIB..) {
+                page.fill(index as u64, 1);
+            }
+            self.chunks.push(chunk);
         }
+        self.versions.resize(mib * PAGES_PER_MIB, 1);
         self.next = 0;
     }
 
     pub(crate) fn rewrite(&mut self, count: usize, counters: &Counters) {
-        for _ in 0..count.min(self.pages.len()) {
+        for _ in 0..count.min(self.versions.len()) {
             let index = self.next;
-            self.next = (index + 1) % self.pages.len();
-            let (page, version) = (&mut self.pages[index], &mut self.versions[index]);
+            self.next = (index + 1) % self.versions.len();
+            let page = &mut self.chunks[index / PAGES_PER_MIB][index % PAGES_PER_MIB];
+            let version = &mut self.versions[index];
             let right = page.looks_right(index as u64, *version);
             *version += 1;
             if right {
@@ -50,15 +51,16 @@ impl Memory {
 
     /// Checks every word of every page; what is wrong is counted once and put right.
     pub(crate) fn verify(&mut self, counters: &Counters) -> usize {
-        for (index, (page, version)) in self.pages.iter_mut().zip(&mut self.versions).enumerate() {
+        let pages = self.chunks.iter_mut().flatten();
+        for (index, (page, version)) in pages.zip(&mut self.versions).enumerate() {
             if !page.is_right(index as u64, *version) {
                 add(&counters.page_errors, 1);
                 *version += 1;
                 page.fill(index as u64, *version);
             }
         }
-        add(&counters.pages_checked, self.pages.len() as u64);
-        self.pages.len()
+        add(&counters.pages_checked, self.versions.len() as u64);
+        self.versions.len()
     }
 }
 
@@ -77,7 +79,7 @@ mod tests {
         assert_eq!(memory.verify(&counters), 256);
         assert_eq!(counters.page_errors.load(Relaxed), 0);
 
-        memory.pages[7].0[100] ^= 1;
+        memory.chunks[0][7].0[100] ^= 1;
         memory.verify(&counters);
         memory.verify(&counters);
         memory.rewrite(256, &counters);
