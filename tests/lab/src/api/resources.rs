@@ -136,24 +136,17 @@ pub struct Figures {
 impl Migration {
     /// Reads Whimbrel's own view of it.
     pub(super) fn read_own(body: &Value) -> anyhow::Result<Self> {
-        let text = |key: &str| body[key].as_str().map(str::to_owned);
-        let missing = |key: &str| format!("a migration without {key}: {body}");
+        let mut migration: Self = serde_json::from_value(body.clone())
+            .with_context(|| format!("reading a migration: {body}"))?;
         let fault = &body["operation"]["fault"];
-        let figures = Figures {
-            memory_bytes: body["memory"]["processed_bytes"].as_i64(),
-            disk_bytes: body["disk"]["processed_bytes"].as_i64(),
+        migration.figures = Figures {
+            memory_bytes: body["memory_processed_bytes"].as_i64(),
+            disk_bytes: body["disk_processed_bytes"].as_i64(),
             total_ms: body["total_ms"].as_i64(),
             downtime_ms: body["downtime_ms"].as_i64(),
             fault: (!fault.is_null()).then(|| fault.to_string()),
         };
-        Ok(Self {
-            id: body["number"].as_i64().with_context(|| missing("number"))?,
-            uuid: text("id").with_context(|| missing("id"))?,
-            status: text("status").with_context(|| missing("status"))?,
-            source_compute: text("source"),
-            dest_compute: text("destination"),
-            figures,
-        })
+        Ok(migration)
     }
 
     /// Whether nothing more will happen.
@@ -168,6 +161,7 @@ pub struct Allocation {
     /// Who holds it: a server or a migration.
     pub consumer: String,
     /// For which server.
+    #[serde(rename = "instance_id")]
     pub server_id: String,
     /// Where.
     pub host: String,
