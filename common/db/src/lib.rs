@@ -4,6 +4,7 @@
 //! the row that is locked or was last seen.
 
 pub mod api;
+pub mod consistency;
 mod error;
 mod liveness;
 mod migrate;

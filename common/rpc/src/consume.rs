@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
-use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-};
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Consumer};
 use uuid::Uuid;
@@ -170,7 +168,8 @@ impl Delivery {
 
     /// It goes back to the queue.
     pub async fn requeue(self) {
-        let nacked = self.inner.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
+        let nacked =
+            self.inner.acker.nack(BasicNackOptions { requeue: true, multiple: false }).await;
         tracing::trace!(queue = &*self.queue, ?nacked, "put back");
     }
 

@@ -87,7 +87,8 @@ impl Amqp {
     /// # Errors
     /// When it can't be begun.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, RpcError> {
-        Deliveries::start(Arc::clone(&self.consuming), self.publisher.clone(), queue, prefetch).await
+        Deliveries::start(Arc::clone(&self.consuming), self.publisher.clone(), queue, prefetch)
+            .await
     }
 
     /// Whether both connections stand and every consumer consumes.

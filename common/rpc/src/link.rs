@@ -54,8 +54,8 @@ impl Link {
         }
         self.connected.store(false, Ordering::Relaxed);
         *connection = None;
-        let properties = ConnectionProperties::default()
-            .with_connection_name(self.name.as_str().into());
+        let properties =
+            ConnectionProperties::default().with_connection_name(self.name.as_str().into());
         let standing = within("connecting", Connection::connect(&self.url, properties)).await?;
         let channel = within("opening a channel", standing.create_channel()).await?;
         *connection = Some(standing);
@@ -88,7 +88,8 @@ impl Link {
     pub(crate) async fn close(&self) {
         self.closed.store(true, Ordering::Relaxed);
         if let Some(connection) = self.connection.lock().await.take() {
-            let closed = tokio::time::timeout(CONNECT, connection.close(200, "closing".into())).await;
+            let closed =
+                tokio::time::timeout(CONNECT, connection.close(200, "closing".into())).await;
             tracing::debug!(link = self.name, ?closed, "closed");
         }
     }

@@ -72,11 +72,6 @@ impl Outgoing {
     pub fn progress(progress: &MigrationProgress, host: &HostName) -> Self {
         let routing_key = format!("progress.{host}");
         let message = Self::new(Uuid::now_v7(), exchange::PROGRESS, routing_key, progress);
-        Self {
-            mandatory: false,
-            persistent: false,
-            expiration_ms: Some(PROGRESS_MS),
-            ..message
-        }
+        Self { mandatory: false, persistent: false, expiration_ms: Some(PROGRESS_MS), ..message }
     }
 }

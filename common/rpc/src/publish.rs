@@ -70,7 +70,10 @@ impl Publisher {
             let confirm = channel.basic_publish(
                 ShortString::from(message.exchange.as_str()),
                 ShortString::from(message.routing_key.as_str()),
-                BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() },
+                BasicPublishOptions {
+                    mandatory: message.mandatory,
+                    ..BasicPublishOptions::default()
+                },
                 &message.body,
                 properties(message),
             );

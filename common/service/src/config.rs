@@ -12,7 +12,7 @@ pub struct ConfigError {
     path: PathBuf,
     /// Why.
     #[source]
-    source: config::ConfigError,
+    source: Box<config::ConfigError>,
 }
 
 /// Reads `path` and the variables `WHIMBREL__SECTION__KEY` over it. A key that the type does not know is
@@ -30,7 +30,7 @@ pub fn load<C: DeserializeOwned>(path: &Path) -> Result<C, ConfigError> {
         .add_source(environment)
         .build()
         .and_then(config::Config::try_deserialize)
-        .map_err(|source| ConfigError { path: path.to_owned(), source })
+        .map_err(|source| ConfigError { path: path.to_owned(), source: Box::new(source) })
 }
 
 #[cfg(test)]
@@ -47,7 +47,8 @@ mod tests {
     }
 
     fn file(name: &str, text: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("whimbrel-{}-{name}.toml", std::process::id()));
+        let path =
+            std::env::temp_dir().join(format!("whimbrel-{}-{name}.toml", std::process::id()));
         std::fs::write(&path, text).unwrap();
         path
     }

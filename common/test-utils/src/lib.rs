@@ -5,10 +5,12 @@
 
 mod broker;
 mod database;
+mod invariants;
 mod wait;
 
 pub use broker::TestBroker;
 pub use database::TestDatabase;
+pub use invariants::{broken_invariants, everything};
 pub use wait::{wait_for, wait_until};
 
 /// Where the tests' PostgreSQL is: `postgres://USER@HOST:PORT/DATABASE`, the user being a superuser.

@@ -63,6 +63,7 @@ use crate::handlers::{
         own::migration,
         own::allocations,
         own::obligations,
+        own::consistency,
     )
 )]
 struct Document;

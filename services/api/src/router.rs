@@ -68,6 +68,7 @@ fn others() -> Router<Arc<Api>> {
         .route("/v1/servers/{server_id}/migrations/{migration_id}", get(own::migration))
         .route("/v1/allocations", get(own::allocations))
         .route("/v1/obligations", get(own::obligations))
+        .route("/v1/consistency", get(own::consistency))
 }
 
 /// The whole API.
@@ -92,6 +93,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
 fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");

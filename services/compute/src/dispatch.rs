@@ -1,7 +1,7 @@
 //! What is done with a command: known ones are answered from the journal, new ones carried out once.
 //!
-//! Work of one saga is done one piece after the other; a fence alone may overtake, because it has to reach
-//! the job that it is to call off.
+//! Work of one saga is done one piece after the other. Only what has to reach a running job may overtake it: a
+//! fence, and the wish that it completes at once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,9 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
-use whimbrel_messages::compute::{Fence, LiveMigration, LiveMigrationAbort};
+use whimbrel_messages::compute::{
+    Fence, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
+};
 use whimbrel_messages::{Command, Dir, Fault, FaultCode, Outcome, Rpc, StepKey};
 use whimbrel_model::{HostName, SagaId};
 use whimbrel_rpc::{Delivery, Publisher};
@@ -140,7 +142,11 @@ impl<D: ComputeDriver> Agent<D> {
 
     async fn carry_out(&self, command: Command, delivery: Delivery, running: Running) {
         let turn = self.turn(command.key.saga_id);
-        let _turn = turn.lock().await;
+        let _turn = if command.method == LiveMigrationForceComplete::METHOD {
+            None
+        } else {
+            Some(turn.lock().await)
+        };
         if command.key.dir == Dir::Undo {
             // Before the work, so that no late request can come after it.
             if let Err(error) = self.journal.bury(&command.key).await {

@@ -42,7 +42,7 @@ impl<D: ComputeDriver> Agent<D> {
             match delivery {
                 Some(delivery) => give_back(delivery, &error).await,
                 None => {
-                    tracing::error!(%error, "the journal can't be written; it is asked for again")
+                    tracing::error!(%error, "the journal can't be written; it is asked for again");
                 }
             }
             return;

@@ -82,14 +82,9 @@ impl Engine {
         let mut pause = Duration::from_millis(20);
         let mut tries = 0;
         loop {
-            let result = advance_batch(
-                &self.database,
-                &self.registry,
-                work,
-                &confirmed,
-                self.down_after_ms,
-            )
-            .await;
+            let result =
+                advance_batch(&self.database, &self.registry, work, &confirmed, self.down_after_ms)
+                    .await;
             let error = match result {
                 Ok(batch) => return Ok(batch),
                 Err(error) => error,
@@ -135,7 +130,11 @@ impl Engine {
             Ok(mut connection) => call(&mut connection).await,
             Err(error) => Err(error),
         };
-        called.inspect_err(|error| tracing::warn!(error = %ErrorChain(error), "left to the next sweep")).ok()
+        called
+            .inspect_err(
+                |error| tracing::warn!(error = %ErrorChain(error), "left to the next sweep"),
+            )
+            .ok()
     }
 
     fn finish(&self, batch: Batch) -> (Vec<SagaId>, Vec<OutboxMessage>) {
@@ -159,7 +158,10 @@ impl Engine {
                 Published::Confirmed => confirmed.push(message.id),
                 // Nobody takes it now: the attempt has failed, and the saga's wake-up asks again.
                 Published::Returned => {
-                    tracing::warn!(routing_key = message.routing_key, "no queue takes this message");
+                    tracing::warn!(
+                        routing_key = message.routing_key,
+                        "no queue takes this message"
+                    );
                     confirmed.push(message.id);
                 }
                 Published::Unknown => {}
@@ -207,6 +209,8 @@ fn tell(ended: &Ended) {
         Phase::Unwound => {
             tracing::warn!(saga.id = %saga_id, instance.id = %instance_id, %request_id, why, "{name} was undone");
         }
-        _ => tracing::info!(saga.id = %saga_id, instance.id = %instance_id, %request_id, "{name} completed"),
+        _ => {
+            tracing::info!(saga.id = %saga_id, instance.id = %instance_id, %request_id, "{name} completed");
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::JoinSet;
 use whimbrel_db::reports::meet_obligation;
 use whimbrel_db::saga_log::Work;
-use whimbrel_messages::{Outcome, Reply, SagaHint, StepKey};
+use whimbrel_messages::{FaultCode, Outcome, Reply, SagaHint, StepKey};
 use whimbrel_model::SagaId;
 use whimbrel_rpc::{Amqp, Deliveries, Delivery};
 use whimbrel_saga::{Input, PeerHealth};
@@ -57,9 +57,19 @@ fn hint(body: &[u8]) -> Result<(Work, Option<StepKey>), serde_json::Error> {
 
 fn reply(body: &[u8]) -> Result<(Work, Option<StepKey>), serde_json::Error> {
     let Reply { key, outcome, .. } = serde_json::from_slice(body)?;
-    let settles = (!matches!(outcome, Outcome::Expired)).then(|| key.clone());
+    let settles = settles(&outcome).then(|| key.clone());
     let StepKey { saga_id, round, step, dir } = key;
     Ok((Work { saga_id, input: Input::Reply { round, step, dir, outcome } }, settles))
+}
+
+/// Whether an answer settles work that was put off. A host that refused it still owes it, unless the guest has
+/// a newer owner there by now.
+fn settles(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Ok { .. } | Outcome::AlreadyDone { .. } => true,
+        Outcome::Refused { fault } => fault.code == FaultCode::StaleOwner,
+        Outcome::Expired => false,
+    }
 }
 
 async fn feed(
@@ -80,10 +90,7 @@ async fn feed(
     "a consumer"
 }
 
-async fn work(
-    receiver: Arc<Mutex<mpsc::Receiver<Arrived>>>,
-    engine: Arc<Engine>,
-) -> &'static str {
+async fn work(receiver: Arc<Mutex<mpsc::Receiver<Arrived>>>, engine: Arc<Engine>) -> &'static str {
     loop {
         let mut arrived = Vec::with_capacity(BATCH);
         // Whoever has the receiver takes what is there; the others work meanwhile.

@@ -3,5 +3,9 @@
 use whimbrel_conductor::Config;
 
 fn main() -> std::process::ExitCode {
-    whimbrel_service::main("whimbrel-conductor", |config: &Config| &config.log, whimbrel_conductor::run)
+    whimbrel_service::main(
+        "whimbrel-conductor",
+        |config: &Config| &config.log,
+        whimbrel_conductor::run,
+    )
 }

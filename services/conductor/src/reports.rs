@@ -22,8 +22,9 @@ pub(crate) async fn start(
     amqp: &Amqp,
     database: &Database,
 ) -> anyhow::Result<()> {
-    let consume =
-        async |queue: &str| amqp.consume(queue, PREFETCH).await.with_context(|| format!("consuming {queue}"));
+    let consume = async |queue: &str| {
+        amqp.consume(queue, PREFETCH).await.with_context(|| format!("consuming {queue}"))
+    };
     tasks.spawn(reports(consume("conductor.report").await?, database.clone()));
     tasks.spawn(progress(consume("conductor.progress").await?, database.clone()));
     tasks.spawn(dead_letters(consume("dead").await?, database.clone()));

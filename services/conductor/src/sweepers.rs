@@ -76,7 +76,8 @@ async fn outbox(engine: &Engine) {
 
 async fn obligations(engine: &Engine) {
     let down_after_ms = engine.down_after_ms;
-    let due = engine.with_connection(async |c| due_obligations(c, down_after_ms, LIMIT).await).await;
+    let due =
+        engine.with_connection(async |c| due_obligations(c, down_after_ms, LIMIT).await).await;
     let due = due.unwrap_or_default();
     if due.is_empty() {
         return;

@@ -73,3 +73,11 @@ pub(crate) async fn obligations(State(api): State<Arc<Api>>) -> Result<Json<Valu
     };
     Ok(Json(json!({ "obligations": rows.iter().map(view).collect::<Vec<_>>() })))
 }
+
+/// Lists which invariants do not hold: none, if all is well.
+#[utoipa::path(get, path = "/v1/consistency", tag = "own", responses((status = 200)))]
+pub(crate) async fn consistency(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
+    let found = whimbrel_db::consistency::violations(&mut api.connection().await?).await?;
+    let view = |one: &whimbrel_db::consistency::Violation| json!({ "invariant": one.invariant, "detail": one.detail });
+    Ok(Json(json!({ "violations": found.iter().map(view).collect::<Vec<_>>() })))
+}

@@ -145,7 +145,8 @@ impl Action {
             .as_ref()
             .map(|force| boolean(force).ok_or_else(|| invalid("force must be true or false")));
         let force = force.transpose()?;
-        if force.is_some() && !(version.since(30) && !version.since(68)) {
+        let known = version.since(30) && version.until(68).is_ok();
+        if force.is_some() && !known {
             return Err(invalid("force is known from version 2.30 to 2.67 only"));
         }
         let host = read

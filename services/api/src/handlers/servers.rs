@@ -129,7 +129,7 @@ async fn rows(api: &Api, query: &Query) -> Result<(Vec<ServerRow>, bool), ApiErr
 }
 
 fn listing(
-    servers: Vec<Value>,
+    servers: &[Value],
     last: Option<&ServerRow>,
     more: bool,
     base: &Base,
@@ -151,8 +151,8 @@ pub(crate) async fn list(
     base: Base,
 ) -> Result<Json<Value>, ApiError> {
     let (rows, more) = rows(&api, &query).await?;
-    let servers = rows.iter().map(|row| views::server_link(row, &base)).collect();
-    Ok(listing(servers, rows.last(), more, &base, "servers"))
+    let servers: Vec<Value> = rows.iter().map(|row| views::server_link(row, &base)).collect();
+    Ok(listing(&servers, rows.last(), more, &base, "servers"))
 }
 
 /// Lists servers with all that is known of them.
@@ -165,8 +165,9 @@ pub(crate) async fn detail(
     base: Base,
 ) -> Result<Json<Value>, ApiError> {
     let (rows, more) = rows(&api, &query).await?;
-    let servers = rows.iter().map(|row| views::server(row, version, &base, false)).collect();
-    Ok(listing(servers, rows.last(), more, &base, "servers/detail"))
+    let servers: Vec<Value> =
+        rows.iter().map(|row| views::server(row, version, &base, false)).collect();
+    Ok(listing(&servers, rows.last(), more, &base, "servers/detail"))
 }
 
 /// Shows a server.

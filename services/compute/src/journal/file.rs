@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::mpsc;
 
 use tokio::sync::oneshot;
@@ -77,7 +77,7 @@ impl Appender {
     }
 }
 
-fn run(path: &PathBuf, file: &mut File, inbox: &mpsc::Receiver<Order>) {
+fn run(path: &Path, file: &mut File, inbox: &mpsc::Receiver<Order>) {
     while let Ok(first) = inbox.recv() {
         let mut orders = vec![first];
         orders.extend(inbox.try_iter().take(GROUP));

@@ -42,10 +42,8 @@ impl QueryFragment<Pg> for InstanceWrite {
         out.push_bind_param::<Array<SqlUuid>, _>(&self.id)?;
         out.push_sql(", ");
         out.push_bind_param::<Array<BigInt>, _>(&self.generation)?;
-        for texts in [&self.vm_state] {
-            out.push_sql(", ");
-            out.push_bind_param::<Array<Text>, _>(texts)?;
-        }
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Text>, _>(&self.vm_state)?;
         for texts in [&self.task_state, &self.power_state, &self.host] {
             out.push_sql(", ");
             out.push_bind_param::<Array<Nullable<Text>>, _>(texts)?;
