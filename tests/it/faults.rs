@@ -84,3 +84,49 @@ async fn what_a_host_that_is_down_owes_is_done_when_it_is_back() {
     .await;
     cloud.assert_gone(&id).await;
 }
+
+/// A saga whose rows contradict it ends as stuck, by itself, and holds up nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poisoned_saga_is_stuck_and_alone() {
+    let cloud = Cloud::start(&[("a", brisk()), ("b", brisk())]).await;
+    let (id, _, destination) = moving(&cloud).await;
+    // As if somebody had mended it with SQL.
+    let statement = format!("UPDATE migration SET status = 'failed' WHERE instance_id = '{id}'");
+    whimbrel_test_utils::tamper(&cloud.database.url(), &statement).await;
+    let other = cloud.boot().await;
+    cloud.live_migrate(&other, None).await;
+    cloud.wait_for_migration(&other, "completed").await;
+    let server = cloud.wait_for_status(&id, "ERROR").await;
+    let why = server["fault"]["message"].as_str().unwrap();
+    assert!(why.contains("transaction_failed"), "{why}");
+    // The guest had moved before it came to that, and the row says so.
+    assert_eq!(server["OS-EXT-SRV-ATTR:host"], destination.as_str());
+    assert_eq!(cloud.hosts_of(&id), [destination.as_str()]);
+}
+
+/// A message that nobody can read is kept for an operator and holds up nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_nobody_can_read_is_kept_aside() {
+    let cloud = Cloud::start(&[("a", FakeConfig::default())]).await;
+    let config = serde_json::from_value(json!({ "url": cloud.broker.url() })).unwrap();
+    let amqp = whimbrel_rpc::Amqp::connect(&config, "test").await.unwrap();
+    let poison = ["conductor", "scheduler", "compute.a"].map(|queue| whimbrel_rpc::Outgoing {
+        message_id: uuid::Uuid::new_v4(),
+        exchange: whimbrel_rpc::exchange::COMMAND.to_owned(),
+        routing_key: queue.to_owned(),
+        body: b"no JSON".to_vec(),
+        mandatory: true,
+        persistent: true,
+        headers: Vec::new(),
+        expiration_ms: None,
+    });
+    let published = amqp.publisher().publish_all(&poison).await;
+    assert_eq!(published, [whimbrel_rpc::Published::Confirmed; 3]);
+    let kept = "SELECT count(*) = 3 AS holds FROM dead_letter WHERE body = 'no JSON'";
+    wait_until("all three to be kept", PATIENCE, async || {
+        whimbrel_test_utils::holds(&cloud.database.url(), kept).await
+    })
+    .await;
+    cloud.boot().await;
+    amqp.close().await;
+}

@@ -54,3 +54,34 @@ pub async fn everything(url: &str) -> Vec<String> {
     }
     lines
 }
+
+/// Does by hand what no service would do.
+///
+/// # Panics
+/// When the database refuses.
+pub async fn tamper(url: &str, statement: &str) {
+    use diesel_async::{AsyncConnection, SimpleAsyncConnection};
+
+    let mut connection =
+        diesel_async::AsyncPgConnection::establish(url).await.expect("the test's database");
+    connection.batch_execute(statement).await.expect("a statement that can be run");
+}
+
+/// What a query of one boolean named `holds` says.
+///
+/// # Panics
+/// When the database can't be asked.
+pub async fn holds(url: &str, query: &str) -> bool {
+    use diesel_async::{AsyncConnection, RunQueryDsl};
+
+    #[derive(diesel::QueryableByName)]
+    struct Row {
+        #[diesel(sql_type = diesel::sql_types::Bool)]
+        holds: bool,
+    }
+
+    let mut connection =
+        diesel_async::AsyncPgConnection::establish(url).await.expect("the test's database");
+    let row: Row = diesel::sql_query(query).get_result(&mut connection).await.expect("one boolean");
+    row.holds
+}

@@ -10,7 +10,7 @@ mod wait;
 
 pub use broker::TestBroker;
 pub use database::TestDatabase;
-pub use invariants::{broken_invariants, everything};
+pub use invariants::{broken_invariants, everything, holds, tamper};
 pub use wait::{wait_for, wait_until};
 
 /// Where the tests' PostgreSQL is: `postgres://USER@HOST:PORT/DATABASE`, the user being a superuser.

@@ -77,7 +77,9 @@ impl QueryFragment<Pg> for SagaWrite {
         out.push_sql(
             ")), sagas AS (UPDATE saga SET phase = u.phase, step = u.step, dir = u.dir, round = u.round, \
              attempt = u.attempt, tries = u.tries, wake_at = u.wake_at, cancelled = u.cancelled, \
-             deferred = u.deferred, state = u.state, fault = u.fault, failures = 0, updated_at = now() FROM unnest(",
+             deferred = u.deferred, state = u.state, fault = u.fault, \
+             failures = CASE WHEN (saga.step, saga.dir, saga.round) = (u.step, u.dir, u.round) \
+                        THEN saga.failures ELSE 0 END, updated_at = now() FROM unnest(",
         );
         out.push_bind_param::<Array<SqlUuid>, _>(&self.id)?;
         out.push_sql(", ");
