@@ -93,13 +93,13 @@ impl Lab {
         let expected = ("ACTIVE".to_owned(), None, Some(host.to_owned()));
         Ok(vec![
             Check::equal(
-                "its emulator runs on the destination alone",
+                "its emulator runs there and nowhere else",
                 &self.hosts_running(server)?,
                 &here,
             ),
             Check::equal("its record says so", &status, &expected),
             Check::equal(
-                "resources are held there alone",
+                "resources are held there and nowhere else",
                 &held,
                 &vec![(server.to_owned(), host.to_owned())],
             ),
@@ -120,11 +120,7 @@ impl Lab {
             right &= !stray && files.contains(&disk) == here && files.is_empty() != here;
             seen.push(format!("{other}: {}", files.len()));
         }
-        let what = match self.storage() {
-            Storage::Shared => "its files are whole",
-            Storage::Local => "its files are on the destination alone",
-        };
-        Ok(Check::new(what, right, seen.join(", ")))
+        Ok(Check::new("its files are where they should be", right, seen.join(", ")))
     }
 
     /// Nothing of it is left on any host.
@@ -210,15 +206,16 @@ pub fn check_record(
         && disk
         && positive(migration.figures.total_ms)
         && migration.figures.downtime_ms.is_some();
+    let shown = |value: Option<i64>| value.map_or_else(|| "?".to_owned(), |n| n.to_string());
     let seen = format!(
-        "{} {} → {}, memory {:?} B, disk {:?} B, {:?} ms, downtime {:?} ms",
+        "{} {} → {}, memory {} B, disk {} B, {} ms, downtime {} ms",
         migration.status,
         migration.source_compute.as_deref().unwrap_or("?"),
         migration.dest_compute.as_deref().unwrap_or("?"),
-        migration.figures.memory_bytes,
-        migration.figures.disk_bytes,
-        migration.figures.total_ms,
-        migration.figures.downtime_ms
+        shown(migration.figures.memory_bytes),
+        shown(migration.figures.disk_bytes),
+        shown(migration.figures.total_ms),
+        shown(migration.figures.downtime_ms)
     );
     let fault = migration.figures.fault.as_ref().map(|fault| format!("; {fault}"));
     let seen = seen + &fault.unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use serde::{Deserialize, Serialize};
@@ -10,6 +11,9 @@ use serde_json::Value;
 use whimbrel_lab::{Lab, labs_dir};
 
 use super::fault::Fault;
+
+/// How long one who has connected may take to say what he wants.
+const ASK_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What can be asked of the owner of a lab.
 #[derive(Debug, Serialize, Deserialize)]
@@ -19,8 +23,6 @@ pub(super) enum Request {
     Status,
     /// Make something go wrong.
     Fault(Fault),
-    /// Nothing; wakes the owner so that it sees that it is to end.
-    Wake,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,22 +53,27 @@ pub(super) fn ask(name: &str, request: &Request) -> anyhow::Result<Value> {
 
 /// Answers until the process is interrupted.
 pub(super) fn serve(lab: &Lab, listener: &UnixListener) {
-    for stream in listener.incoming() {
-        if whimbrel_lab::is_interrupted() {
-            return;
+    std::thread::scope(|scope| {
+        for stream in listener.incoming() {
+            if whimbrel_lab::is_interrupted() {
+                return;
+            }
+            // Each on a thread of its own: a fault may take a while. One who goes away before he is answered
+            // knows why.
+            scope.spawn(|| {
+                stream.map_err(anyhow::Error::from).and_then(|stream| answer(lab, stream))
+            });
         }
-        // One that goes away before it is answered is its own affair.
-        let _ = stream.map_err(anyhow::Error::from).and_then(|stream| answer(lab, stream));
-    }
+    });
 }
 
 fn answer(lab: &Lab, mut stream: UnixStream) -> anyhow::Result<()> {
     let mut line = String::new();
+    stream.set_read_timeout(Some(ASK_PATIENCE))?;
     BufReader::new(stream.try_clone()?).read_line(&mut line)?;
     let done = match serde_json::from_str(&line)? {
         Request::Status => serde_json::to_value(lab.status()).map_err(anyhow::Error::from),
         Request::Fault(fault) => fault.inject(lab).map(Value::from),
-        Request::Wake => Ok(Value::Null),
     };
     let response = match done {
         Ok(value) => Response::Done(value),

@@ -44,7 +44,7 @@ pub(super) fn up(plan: &Plan) -> anyhow::Result<ExitCode> {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
             bail!("the lab could not be started ({status}):\n{}", said.trim_end());
         }
-        Ok(UnixStream::connect(control::socket(name)).ok())
+        Ok(UnixStream::connect(control::socket(name)).ok().map(drop))
     });
     if let Err(error) = ready {
         let _ = end(name);

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Context;
-use comfy_table::{Table, presets};
+use comfy_table::{Table, TableComponent, presets};
 use whimbrel_lab::{Lab, LabStatus};
 
 use super::control::{self, Request};
@@ -52,10 +52,14 @@ fn tables(status: &LabStatus) -> String {
     )
 }
 
-/// A table in the lab's looks.
-pub(super) fn table(header: &[&str]) -> Table {
+/// A table in the lab's looks: a line under the header and no others.
+pub(super) fn table(header: &[impl ToString]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    table
+        .load_preset(presets::NOTHING)
+        .set_style(TableComponent::HeaderLines, '─')
+        .set_style(TableComponent::MiddleHeaderIntersections, '─')
+        .set_header(header.iter().map(ToString::to_string));
     table
 }
 

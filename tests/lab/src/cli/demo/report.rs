@@ -1,6 +1,6 @@
 //! What the demo has seen.
 
-use comfy_table::CellAlignment;
+use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
 use super::Check;
@@ -46,18 +46,45 @@ impl Report {
     }
 
     pub(super) fn tables(&self) -> String {
-        let mut checks = table(&["", "checked from outside", "", "seen"]);
-        let mut last = "";
-        for (about, check) in &self.checks {
-            let shown = if about == last { "" } else { about.as_str() };
-            last = about;
-            let mark = if check.held { "✓" } else { "✗" };
-            checks.add_row([shown, &check.what, mark, &check.seen]);
-        }
-        format!("{}\n\n{checks}", self.moves_table())
+        let broken: Vec<String> = self
+            .checks
+            .iter()
+            .filter(|(_, check)| !check.held)
+            .map(|(about, check)| format!("✗ {about}: {}; seen: {}", check.what, check.seen))
+            .collect();
+        format!("{}\n\n{}\n{}", self.moves_table(), self.checks_table(), broken.join("\n"))
     }
 
-    fn moves_table(&self) -> comfy_table::Table {
+    /// A row for each thing that was looked at, a column for each time.
+    fn checks_table(&self) -> Table {
+        let unique = |of: fn(&(String, Check)) -> &str| {
+            let mut found: Vec<&str> = Vec::new();
+            for one in self.checks.iter().map(of) {
+                if !found.contains(&one) {
+                    found.push(one);
+                }
+            }
+            found
+        };
+        let times = unique(|(about, _)| about);
+        let mut header = vec!["checked from outside".to_owned()];
+        header.extend(times.iter().map(|about| narrow(about)));
+        let mut checks = table(&header);
+        for what in unique(|(_, check)| &check.what) {
+            let mark = |about: &&str| {
+                let found =
+                    self.checks.iter().find(|(on, check)| on == about && check.what == what);
+                found.map_or("", |(_, check)| if check.held { "✓" } else { "✗" })
+            };
+            checks.add_row(std::iter::once(what).chain(times.iter().map(mark)));
+        }
+        for column in checks.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Center);
+        }
+        checks
+    }
+
+    fn moves_table(&self) -> Table {
         let header = [
             "storage",
             "move",
@@ -92,4 +119,9 @@ impl Report {
         }
         moves
     }
+}
+
+/// A heading in several short lines.
+fn narrow(about: &str) -> String {
+    about.replace(": ", "\n").replace(" on ", "\non ").replace(" → ", "\n→ ")
 }
