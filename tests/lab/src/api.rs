@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use reqwest::Method;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
@@ -221,17 +221,14 @@ impl Api {
         status: &str,
         patience: Duration,
     ) -> anyhow::Result<Server> {
-        let what = format!("server {id} to be {status}");
-        until(Deadline::after(patience), &what, || {
+        let server = patiently(patience, &format!("server {id} to be {status}"), || {
             let server = self.server(id)?;
-            if server.status == "ERROR" && status != "ERROR" {
-                bail!(
-                    "server {id} is in ERROR: {}",
-                    server.fault.as_deref().unwrap_or("no reason")
-                );
-            }
-            Ok((server.status == status && server.task_state.is_none()).then_some(server))
-        })
+            let settled = server.status == status || server.status == "ERROR";
+            Ok((settled && server.task_state.is_none()).then_some(server))
+        })?;
+        let fault = server.fault.as_deref().unwrap_or("no reason");
+        ensure!(server.status == status, "server {id} is in ERROR: {fault}");
+        Ok(server)
     }
 
     /// Asks for a live migration; `None` leaves the host to the scheduler.
@@ -285,7 +282,7 @@ impl Api {
         server: &str,
         patience: Duration,
     ) -> anyhow::Result<Migration> {
-        until(Deadline::after(patience), &format!("the migration of {server} to end"), || {
+        patiently(patience, &format!("the migration of {server} to end"), || {
             let latest = self.migrations(server)?.into_iter().next();
             let latest = latest.with_context(|| format!("{server} has no migration"))?;
             // The instance and its migration change together, so both are looked at.
@@ -320,7 +317,7 @@ impl Api {
     pub fn delete_server(&self, id: &str, patience: Duration) -> anyhow::Result<()> {
         let path = format!("/v2.1/servers/{id}");
         self.delete(&path)?;
-        until(Deadline::after(patience), &format!("server {id} to be gone"), || {
+        patiently(patience, &format!("server {id} to be gone"), || {
             let answer = self.call(Method::GET, &path, None)?;
             if answer.status == 404 {
                 return Ok(Some(()));
@@ -328,6 +325,28 @@ impl Api {
             answer.success().map(|_| None)
         })
     }
+}
+
+/// Looks until there is something, through times in which the server doesn't answer or refuses: faults are made
+/// meanwhile. The last refusal is what is reported when the time is over.
+fn patiently<T>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> anyhow::Result<Option<T>>,
+) -> anyhow::Result<T> {
+    let mut refusal = None;
+    let found = until(Deadline::after(patience), what, || {
+        let seen = look();
+        refusal = None;
+        Ok(seen.unwrap_or_else(|error| {
+            refusal = Some(error);
+            None
+        }))
+    });
+    found.map_err(|error| match refusal {
+        Some(refusal) => refusal.context(error),
+        None => error,
+    })
 }
 
 fn id_of(object: &Value) -> anyhow::Result<String> {

@@ -1,5 +1,6 @@
 //! The commands.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -137,12 +138,11 @@ pub(crate) fn run() -> ExitCode {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
 fn say(text: &str) {
-    println!("{text}");
+    // Who no longer listens, as `head`, has heard enough.
+    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-#[expect(clippy::print_stderr, reason = "errors of a command go there")]
 fn complain(text: &str) {
-    eprintln!("whimbrel-lab: {text}");
+    let _ = writeln!(std::io::stderr(), "whimbrel-lab: {text}");
 }

@@ -25,7 +25,7 @@ pub enum Path {
 }
 
 impl Lab {
-    /// Kills a process with SIGKILL. It stays dead until it is started.
+    /// Kills a process with SIGKILL. It stays dead until it is started here.
     ///
     /// # Errors
     /// When it doesn't run.
@@ -107,6 +107,11 @@ impl Lab {
         }
     }
 
+    /// How often one of Whimbrel's services has ended by itself and was started again.
+    pub fn restarts(&self, unit: &Unit) -> u32 {
+        self.services.restarts(unit)
+    }
+
     /// A process's id as the machine numbers it, while it runs.
     pub fn process_id(&self, unit: &Unit) -> Option<i32> {
         let signed = |id: u32| i32::try_from(id).ok();
@@ -128,9 +133,11 @@ impl Lab {
     /// # Errors
     /// When it is down already.
     pub fn kill_host(&self, host: &str) -> anyhow::Result<()> {
+        let compute = Unit::compute(host);
+        self.services.expect_end(&compute)?;
         self.host(host)?.kill()?;
         // It died with its host; this only takes note of it.
-        self.services.kill(&Unit::compute(host))
+        self.services.kill(&compute)
     }
 
     /// Starts a host that was killed, and returns when it reports.
@@ -140,7 +147,7 @@ impl Lab {
     pub fn start_host(&self, host: &str) -> anyhow::Result<()> {
         self.host(host)?.start(self.switch()?)?;
         self.start_unit(&Unit::compute(host))?;
-        self.wait_until_host_reports(host, Deadline::after(REPORT_PATIENCE))
+        self.wait_until_host_reports(host, Deadline::after(REPORT_PATIENCE), || Ok(()))
     }
 
     /// Kills the emulator of a guest.

@@ -122,7 +122,8 @@ impl Lab {
         for unit in self.own_units() {
             self.start_unit(&unit)?;
         }
-        self.wait_until_ready()
+        self.wait_until_ready()?;
+        self.services.keep()
     }
 
     /// Whimbrel's own services in this lab.
@@ -131,18 +132,17 @@ impl Lab {
         [Unit::Api, Unit::Conductor, Unit::Scheduler].into_iter().chain(computes).collect()
     }
 
-    /// Waits until the API answers and all hosts that are up report.
-    ///
-    /// # Errors
-    /// When that takes too long, or a service ends.
-    pub fn wait_until_ready(&self) -> anyhow::Result<()> {
+    /// Waits until the API answers and all hosts report.
+    fn wait_until_ready(&self) -> anyhow::Result<()> {
         let deadline = Deadline::after(READY_PATIENCE);
         until(deadline, "the API to answer", || {
             self.services.check(&Unit::Api)?;
             Ok(self.api.is_ready().then_some(()))
         })?;
         for host in &self.host_names {
-            self.wait_until_host_reports(host, deadline)?;
+            self.wait_until_host_reports(host, deadline, || {
+                self.own_units().iter().try_for_each(|unit| self.services.check(unit))
+            })?;
         }
         Ok(())
     }
@@ -151,12 +151,10 @@ impl Lab {
         &self,
         host: &str,
         deadline: Deadline,
+        check: impl Fn() -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
-        let unit = Unit::compute(host);
         until(deadline, &format!("{host} to report"), || {
-            for unit in [&unit, &Unit::Conductor, &Unit::Scheduler, &Unit::Api] {
-                self.services.check(unit)?;
-            }
+            check()?;
             let services = self.api.compute_services()?;
             let up = services.iter().any(|service| service.host == host && service.state == "up");
             Ok(up.then_some(()))

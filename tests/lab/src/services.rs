@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -14,14 +14,38 @@ use crate::unit::Unit;
 /// How long a service may take to end when it is told to.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Whimbrel's own services.
+/// How often the keeper looks for services that have ended.
+const KEEP_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Whimbrel's own services. One that ends by itself is started again, as a service manager does it; one that was
+/// killed or stopped here stays down until it is started here.
 #[derive(Debug)]
 pub(crate) struct Services {
     binaries: PathBuf,
     config_dir: PathBuf,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
     logs: PathBuf,
     spawner: Arc<Spawner>,
-    running: Mutex<BTreeMap<Unit, Process>>,
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    services: BTreeMap<Unit, Service>,
+    ended: bool,
+}
+
+#[derive(Debug)]
+struct Service {
+    process: Process,
+    command: Prepared,
+    wanted: bool,
+    restarts: u32,
 }
 
 impl Services {
@@ -29,8 +53,26 @@ impl Services {
         let config_dir = dir.join("config");
         std::fs::create_dir_all(&config_dir)
             .with_context(|| format!("creating {}", config_dir.display()))?;
-        let (binaries, logs) = (binaries_dir()?, logs.to_owned());
-        Ok(Self { binaries, config_dir, logs, spawner, running: Mutex::default() })
+        let (state, ended) = (Mutex::default(), Condvar::new());
+        let shared = Arc::new(Shared { logs: logs.to_owned(), spawner, state, ended });
+        Ok(Self { binaries: binaries_dir()?, config_dir, shared })
+    }
+
+    /// From now on a service that ends by itself is started again.
+    pub(crate) fn keep(&self) -> anyhow::Result<()> {
+        let shared = Arc::clone(&self.shared);
+        std::thread::Builder::new().name("keeper".to_owned()).spawn(move || {
+            let mut state = shared.lock();
+            while !state.ended {
+                for (unit, service) in &mut state.services {
+                    // One that can't be started now is tried again at the next look.
+                    let _ = shared.keep(unit, service);
+                }
+                let waited = shared.ended.wait_timeout(state, KEEP_INTERVAL);
+                state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            }
+        })?;
+        Ok(())
     }
 
     /// Brings the database to its schema.
@@ -53,8 +95,8 @@ impl Services {
         unit: &Unit,
         place: impl FnOnce(Prepared) -> anyhow::Result<Prepared>,
     ) -> anyhow::Result<()> {
-        let mut running = self.lock();
-        if running.get(unit).is_some_and(Process::is_running) {
+        let mut state = self.shared.lock();
+        if state.services.get(unit).is_some_and(|service| service.process.is_running()) {
             return Ok(());
         }
         let program = self.program(program_of(unit)?)?;
@@ -62,57 +104,75 @@ impl Services {
         let command = place(
             Prepared::new(program).args(["--config".to_owned(), config]).env("RUST_BACKTRACE", "1"),
         )?;
-        let process = self.spawner.start(&unit.to_string(), command, &self.log(unit))?;
-        running.insert(unit.clone(), process);
+        let process = self.shared.start(unit, &command)?;
+        let restarts = state.services.get(unit).map_or(0, |service| service.restarts);
+        state.services.insert(unit.clone(), Service { process, command, wanted: true, restarts });
         Ok(())
     }
 
     /// SIGKILL.
     pub(crate) fn kill(&self, unit: &Unit) -> anyhow::Result<()> {
-        self.with(unit, |process| process.kill().map(drop))
+        self.with(unit, |service| {
+            service.wanted = false;
+            service.process.kill().map(drop)
+        })
     }
 
     /// SIGTERM, and SIGKILL if that does not end it.
     pub(crate) fn stop(&self, unit: &Unit) -> anyhow::Result<()> {
-        self.with(unit, |process| process.stop(STOP_PATIENCE).map(drop))
+        self.with(unit, |service| {
+            service.wanted = false;
+            service.process.stop(STOP_PATIENCE).map(drop)
+        })
+    }
+
+    /// Leaves a service alone that is about to end together with its host.
+    pub(crate) fn expect_end(&self, unit: &Unit) -> anyhow::Result<()> {
+        self.with(unit, |service| {
+            service.wanted = false;
+            Ok(())
+        })
     }
 
     pub(crate) fn signal(&self, unit: &Unit, signal: Signal) -> anyhow::Result<()> {
-        self.with(unit, |process| process.signal(signal))
-    }
-
-    pub(crate) fn is_running(&self, unit: &Unit) -> bool {
-        self.lock().get(unit).is_some_and(Process::is_running)
+        self.with(unit, |service| service.process.signal(signal))
     }
 
     /// The service's own process, not that of a wrapper.
     pub(crate) fn process_id(&self, unit: &Unit) -> Option<i32> {
-        let running = self.lock();
-        let process = running.get(unit).filter(|process| process.is_running())?;
-        Some(process.target().as_raw())
+        let state = self.shared.lock();
+        let service = state.services.get(unit).filter(|service| service.process.is_running())?;
+        Some(service.process.target().as_raw())
+    }
+
+    /// How often a service has ended by itself.
+    pub(crate) fn restarts(&self, unit: &Unit) -> u32 {
+        self.shared.lock().services.get(unit).map_or(0, |service| service.restarts)
     }
 
     /// Fails, with the end of its log, if a service that should run has ended.
     pub(crate) fn check(&self, unit: &Unit) -> anyhow::Result<()> {
-        ensure!(self.is_running(unit), "{unit} has ended:\n{}", tail(&self.log(unit)));
+        let runs = self.process_id(unit).is_some();
+        ensure!(runs, "{unit} has ended:\n{}", tail(&self.shared.log(unit)));
         Ok(())
     }
 
-    /// Ends all, first those that use others.
+    /// Ends all.
     pub(crate) fn stop_all(&self) {
-        let mut running = std::mem::take(&mut *self.lock());
-        for process in running.values() {
-            let _ = process.signal(Signal::SIGCONT);
-            let _ = process.signal(Signal::SIGTERM);
+        let services = {
+            let mut state = self.shared.lock();
+            state.ended = true;
+            std::mem::take(&mut state.services)
+        };
+        self.shared.ended.notify_all();
+        // All are told before any is waited for.
+        for service in services.values() {
+            let _ = service.process.signal(Signal::SIGCONT);
+            let _ = service.process.signal(Signal::SIGTERM);
         }
-        for (_, process) in running.iter() {
-            let _ = process.stop(STOP_PATIENCE);
+        for service in services.values() {
+            let _ = service.process.stop(STOP_PATIENCE);
         }
-        running.clear();
-    }
-
-    pub(crate) fn log(&self, unit: &Unit) -> PathBuf {
-        self.logs.join(format!("{}.log", unit.to_string().replace('@', "-")))
     }
 
     fn config_file(&self, unit: &Unit) -> PathBuf {
@@ -128,14 +188,32 @@ impl Services {
     fn with<T>(
         &self,
         unit: &Unit,
-        act: impl FnOnce(&Process) -> anyhow::Result<T>,
+        act: impl FnOnce(&mut Service) -> anyhow::Result<T>,
     ) -> anyhow::Result<T> {
-        let running = self.lock();
-        act(running.get(unit).with_context(|| format!("{unit} was never started"))?)
+        let mut state = self.shared.lock();
+        act(state.services.get_mut(unit).with_context(|| format!("{unit} was never started"))?)
+    }
+}
+
+impl Shared {
+    fn start(&self, unit: &Unit, command: &Prepared) -> anyhow::Result<Process> {
+        self.spawner.start(&unit.to_string(), command.clone(), &self.log(unit))
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Unit, Process>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn keep(&self, unit: &Unit, service: &mut Service) -> anyhow::Result<()> {
+        if service.wanted && !service.process.is_running() {
+            service.process = self.start(unit, &service.command)?;
+            service.restarts += 1;
+        }
+        Ok(())
+    }
+
+    fn log(&self, unit: &Unit) -> PathBuf {
+        self.logs.join(format!("{}.log", unit.to_string().replace('@', "-")))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -44,6 +44,8 @@ pub struct ProcessStatus {
     pub pid: Option<i32>,
     /// Memory that it has of its own or its share of, in KiB (PSS).
     pub memory_kib: Option<u64>,
+    /// How often it has ended by itself and was started again.
+    pub restarts: u32,
 }
 
 /// A host of a lab.
@@ -110,7 +112,13 @@ impl Lab {
 
     fn process_status(&self, unit: &Unit) -> ProcessStatus {
         let pid = self.process_id(unit);
-        ProcessStatus { name: unit.to_string(), pid, memory_kib: pid.and_then(memory_kib) }
+        let restarts = self.restarts(unit);
+        ProcessStatus {
+            name: unit.to_string(),
+            pid,
+            memory_kib: pid.and_then(memory_kib),
+            restarts,
+        }
     }
 
     /// Memory that a process has of its own or its share of, in KiB (PSS).

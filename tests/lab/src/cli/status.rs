@@ -15,7 +15,7 @@ pub(super) fn show(name: &str, format: Format) -> anyhow::Result<ExitCode> {
     match format {
         Format::Json => say(&serde_json::to_string_pretty(&value)?),
         Format::Table => {
-            say(&tables(&serde_json::from_value(value).context("reading the status")?))
+            say(&tables(&serde_json::from_value(value).context("reading the status")?));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -32,13 +32,14 @@ fn tables(status: &LabStatus) -> String {
             host.guests.join("\n"),
         ]);
     }
-    let mut processes = table(&["process", "pid", "MiB"]);
+    let mut processes = table(&["process", "pid", "MiB", "restarts"]);
     for process in &status.processes {
         let memory = process.memory_kib.map(|kib| format!("{:.1}", kib as f64 / 1024.0));
         processes.add_row([
             process.name.clone(),
             process.pid.map_or_else(|| "not running".to_owned(), |pid| pid.to_string()),
             memory.unwrap_or_default(),
+            process.restarts.to_string(),
         ]);
     }
     format!(
@@ -82,7 +83,6 @@ pub(super) fn write_clouds_yaml(lab: &Lab) -> anyhow::Result<()> {
     let url = lab.api().url();
     let text = format!(
         "clouds:\n  whimbrel:\n    auth_type: none\n    auth:\n      endpoint: {url}/v2.1\n    \
-         identity_api_version: '3'\n    compute_api_version: '2.1'\n    \
          compute_endpoint_override: {url}/v2.1\n    image_endpoint_override: {url}/v2\n    \
          network_endpoint_override: {url}\n"
     );
