@@ -83,6 +83,7 @@ pub(super) fn write_clouds_yaml(lab: &Lab) -> anyhow::Result<()> {
     let url = lab.api().url();
     let text = format!(
         "clouds:\n  whimbrel:\n    auth_type: none\n    auth:\n      endpoint: {url}/v2.1\n    \
+         identity_api_version: '3'\n    \
          compute_endpoint_override: {url}/v2.1\n    image_endpoint_override: {url}/v2\n    \
          network_endpoint_override: {url}\n"
     );

@@ -11,6 +11,9 @@ use nix::sys::signal::{Signal, kill};
 use crate::process::{Spawner, pid};
 use crate::wait::{Deadline, until, until_done};
 
+/// How often a signal is sent to one that does not end.
+const SIGNALS: u32 = 5;
+
 /// A running server. Dropping it ends it with its `last_signal`.
 #[derive(Debug)]
 pub(super) struct Daemon {
@@ -63,13 +66,16 @@ impl Daemon {
         let id = pid(self.child.id())?;
         // One that is stopped would not see it.
         let _ = kill(id, Signal::SIGCONT);
-        kill(id, signal).with_context(|| format!("sending {signal} to {}", self.name))?;
-        let ended =
-            until_done(Deadline::after(patience), self.name, || Ok(self.child.try_wait()?));
-        if ended.is_err() {
-            self.child.kill()?;
-            self.child.wait()?;
+        // More than once: a program that is still starting may have missed it.
+        for _ in 0..SIGNALS {
+            kill(id, signal).with_context(|| format!("sending {signal} to {}", self.name))?;
+            let deadline = Deadline::after(patience / SIGNALS);
+            if until_done(deadline, self.name, || Ok(self.child.try_wait()?)).is_ok() {
+                return Ok(());
+            }
         }
+        self.child.kill()?;
+        self.child.wait()?;
         Ok(())
     }
 
