@@ -58,6 +58,7 @@ use crate::handlers::{
         misc::zones,
         misc::zones_detail,
         misc::extensions,
+        misc::aggregates,
         misc::livez,
         misc::readyz,
         own::migration,

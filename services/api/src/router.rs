@@ -54,11 +54,16 @@ fn compute() -> Router<Arc<Api>> {
         .route("/os-availability-zone", get(misc::zones))
         .route("/os-availability-zone/detail", get(misc::zones_detail))
         .route("/extensions", get(misc::extensions))
+        .route("/os-aggregates", get(misc::aggregates))
         .route("/", get(version::one))
 }
 
 fn others() -> Router<Arc<Api>> {
     Router::new()
+        .route("/v2", get(version::images))
+        .route("/v2/", get(version::images))
+        .route("/v2.0", get(version::networks))
+        .route("/v2.0/", get(version::networks))
         .route("/v2/images", get(images::list).post(images::create))
         .route("/v2/images/{image_id}", get(images::show).delete(images::delete))
         .route("/v2.0/networks", get(networks::list).post(networks::create))

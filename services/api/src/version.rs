@@ -157,6 +157,18 @@ pub(crate) async fn one(base: Base) -> Json<Value> {
     Json(json!({ "version": document(&base) }))
 }
 
+/// `GET /v2`: the version of the image service's calls.
+pub(crate) async fn images(base: Base) -> Json<Value> {
+    let links = json!([{ "rel": "self", "href": format!("{}/v2/", base.0) }]);
+    Json(json!({ "versions": [{ "id": "v2.9", "status": "CURRENT", "links": links }] }))
+}
+
+/// `GET /v2.0`: the version of the network service's calls.
+pub(crate) async fn networks(base: Base) -> Json<Value> {
+    let links = json!([{ "rel": "self", "href": format!("{}/v2.0/", base.0) }]);
+    Json(json!({ "versions": [{ "id": "v2.0", "status": "CURRENT", "links": links }] }))
+}
+
 /// What has no route.
 pub(crate) async fn no_route(uri: Uri) -> ApiError {
     ApiError::NotFound(format!("There is nothing at {}.", uri.path()))

@@ -62,6 +62,12 @@ pub(crate) async fn extensions() -> Json<Value> {
     Json(json!({ "extensions": [] }))
 }
 
+/// There are no aggregates yet.
+#[utoipa::path(get, path = "/v2.1/os-aggregates", tag = "misc", responses((status = 200)))]
+pub(crate) async fn aggregates() -> Json<Value> {
+    Json(json!({ "aggregates": [] }))
+}
+
 /// The process answers.
 #[utoipa::path(get, path = "/livez", tag = "health", responses((status = 200)))]
 pub(crate) async fn livez() -> &'static str {

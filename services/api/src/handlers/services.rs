@@ -48,7 +48,11 @@ fn compute(host: &HostRow, version: Version) -> Value {
     view
 }
 
+/// Services without a hypervisor say every ten seconds that they live; this is the least that may pass.
+const LEAST_DOWN_MS: i64 = 30_000;
+
 fn other(row: &ServiceRow, version: Version, down_after_ms: i64) -> Value {
+    let down_after_ms = down_after_ms.max(LEAST_DOWN_MS);
     let up = Utc::now() - row.reported_at < TimeDelta::milliseconds(down_after_ms);
     let mut view = json!({
         "id": if version.since(53) { json!(row.id) } else { json!(row.number) },

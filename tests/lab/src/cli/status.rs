@@ -43,13 +43,15 @@ fn tables(status: &LabStatus) -> String {
         ]);
     }
     format!(
-        "lab '{}' in {}\nAPI      {}\ndatabase {}\nbroker   {}  (pages: {})\n\n{hosts}\n\n{processes}",
+        "lab '{}' in {}\nAPI      {}\ndatabase {}\nbroker   {}  (pages: {})\n{}\n{processes}",
         status.name,
         status.dir.display(),
         status.api_url,
         status.database_url,
         status.broker_url,
         status.management_url,
+        // Simulated hosts are but processes.
+        if status.hosts.is_empty() { String::new() } else { format!("\n{hosts}\n") },
     )
 }
 
@@ -85,7 +87,7 @@ pub(super) fn write_clouds_yaml(lab: &Lab) -> anyhow::Result<()> {
         "clouds:\n  whimbrel:\n    auth_type: none\n    auth:\n      endpoint: {url}/v2.1\n    \
          identity_api_version: '3'\n    \
          compute_endpoint_override: {url}/v2.1\n    image_endpoint_override: {url}/v2\n    \
-         network_endpoint_override: {url}\n"
+         network_endpoint_override: {url}/v2.0\n"
     );
     std::fs::write(lab.dir().join("clouds.yaml"), text).context("writing clouds.yaml")
 }
