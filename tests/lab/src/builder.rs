@@ -117,3 +117,22 @@ impl LabBuilder {
         Lab::start(self)
     }
 }
+
+/// The process that an unnamed lab belongs to, by the lab's name: `t<process>-<number>`.
+pub(crate) fn owner_of(name: &str) -> Option<u32> {
+    let (owner, number) = name.strip_prefix('t')?.split_once('-')?;
+    number.parse::<u32>().ok()?;
+    owner.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unnamed_labs_are_known_by_their_names() {
+        assert_eq!(owner_of(&LabBuilder::default().name), Some(std::process::id()));
+        assert_eq!(owner_of("two-3"), None);
+        assert_eq!(owner_of("t12-demo"), None);
+    }
+}

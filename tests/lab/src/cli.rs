@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use whimbrel_lab::servers::ServersCommand;
-use whimbrel_lab::{Lab, Storage};
+use whimbrel_lab::{Driver, Lab, Storage};
 
 mod control;
 mod demo;
@@ -75,6 +75,9 @@ struct Plan {
     /// Where guests' disks are.
     #[arg(long, value_enum, default_value_t = StorageKind::Shared)]
     storage: StorageKind,
+    /// Simulated hosts, which need no root.
+    #[arg(long)]
+    fake: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -99,21 +102,21 @@ impl Plan {
             StorageKind::Shared => Storage::Shared,
             StorageKind::Local => Storage::Local,
         };
-        Lab::builder().name(&self.which.name).hosts(self.hosts).storage(storage).start()
+        let driver = if self.fake { Driver::Fake(toml::Table::new()) } else { Driver::Libvirt };
+        let lab = Lab::builder().name(&self.which.name).hosts(self.hosts);
+        lab.storage(storage).driver(driver).start()
     }
 
     /// The same again as arguments.
     fn arguments(&self) -> anyhow::Result<Vec<String>> {
         let storage = self.storage.to_possible_value().context("a storage without a name")?;
-        let words = [
-            "--name",
-            &self.which.name,
-            "--hosts",
-            &self.hosts.to_string(),
-            "--storage",
-            storage.get_name(),
-        ];
-        Ok(words.map(str::to_owned).to_vec())
+        let hosts = self.hosts.to_string();
+        let mut words =
+            vec!["--name", &self.which.name, "--hosts", &hosts, "--storage", storage.get_name()];
+        if self.fake {
+            words.push("--fake");
+        }
+        Ok(words.into_iter().map(str::to_owned).collect())
     }
 }
 
@@ -133,7 +136,7 @@ pub(crate) fn run() -> ExitCode {
         Command::Supervise(plan) => manage::supervise(&plan),
     };
     done.unwrap_or_else(|error| {
-        complain(&format!("{error:#}"));
+        note(&format!("whimbrel-lab: {error:#}"));
         if whimbrel_lab::is_interrupted() { ExitCode::from(130) } else { ExitCode::FAILURE }
     })
 }
@@ -143,6 +146,7 @@ fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-fn complain(text: &str) {
-    let _ = writeln!(std::io::stderr(), "whimbrel-lab: {text}");
+/// For people only: not part of what programs read.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }

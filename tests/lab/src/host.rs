@@ -315,9 +315,12 @@ pub(crate) fn address_of(number: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 77, 0, 11 + number)
 }
 
-/// The name of the host with this number: `host-a`, `host-b`, …
+/// The name of the host with this number: `host-a`, `host-b`, …, `host-z`, `host-27`, …
 pub(crate) fn name_of(number: u8) -> String {
-    format!("host-{}", char::from(b'a' + number))
+    match number {
+        0..26 => format!("host-{}", char::from(b'a' + number)),
+        _ => format!("host-{}", u16::from(number) + 1),
+    }
 }
 
 #[cfg(test)]
@@ -344,6 +347,7 @@ mod tests {
     #[test]
     fn hosts_have_names_and_addresses_in_turn() {
         assert_eq!((name_of(0).as_str(), name_of(2).as_str()), ("host-a", "host-c"));
+        assert_eq!(name_of(26), "host-27");
         assert_eq!(address_of(1), Ipv4Addr::new(10, 77, 0, 12));
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow, ensure};
 
 use crate::api::Api;
-use crate::builder::{Driver, LabBuilder};
+use crate::builder::{self, Driver, LabBuilder};
 use crate::cloud::{Cloud, remove_dir};
 use crate::config_files::{self, Addresses, MigrationTuning, VirtType};
 use crate::forward::Forwarder;
@@ -59,6 +59,7 @@ impl Lab {
     }
 
     pub(crate) fn start(plan: LabBuilder) -> anyhow::Result<Self> {
+        remove_old_labs(&plan.labs_dir);
         let dir = plan.labs_dir.join(&plan.name);
         remove_dir(&dir)?;
         let logs = dir.join("logs");
@@ -327,6 +328,21 @@ impl Lab {
             remove_dir(&self.dir)?;
         }
         hosts.and(servers)
+    }
+}
+
+/// Removes what unnamed labs of processes have left that were killed, or that panicked a day ago or more.
+fn remove_old_labs(labs: &Path) {
+    let day = Duration::from_secs(24 * 3600);
+    for entry in std::fs::read_dir(labs).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(builder::owner_of);
+        let gone = owner.is_some_and(|owner| !Path::new(&format!("/proc/{owner}")).exists());
+        let changed = entry.metadata().and_then(|metadata| metadata.modified());
+        let old = changed.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > day));
+        if gone && old {
+            let _ = remove_dir(&entry.path());
+        }
     }
 }
 

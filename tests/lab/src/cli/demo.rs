@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use whimbrel_lab::checks::Check;
 use whimbrel_lab::{Lab, Storage, guest, labs_dir};
 
-use super::{manage, say, signals};
+use super::{manage, note, say, signals};
 
 mod report;
 mod round;
@@ -32,7 +32,7 @@ pub(super) struct Options {
     /// MiB of memory that the guests rewrite each second.
     #[arg(long, default_value_t = 10)]
     dirty_mib_s: u32,
-    /// Print the results as JSON as well.
+    /// Print the results as JSON.
     #[arg(long)]
     json: bool,
 }
@@ -46,11 +46,10 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let mut report = Report::default();
     let outcome = show(options, &bar, &mut report);
     bar.finish_and_clear();
-    if !report.moves.is_empty() || !report.checks.is_empty() {
-        say(&report.tables());
-    }
     if options.json {
         say(&serde_json::to_string_pretty(&report)?);
+    } else if !report.checks.is_empty() {
+        say(&report.tables());
     }
     let logs = labs_dir().join(&options.name).join("logs");
     outcome.with_context(|| format!("the demo did not get through; logs: {}", logs.display()))?;
@@ -64,7 +63,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let (moves, checks) = (report.moves.len(), report.checks.len());
-    say(&format!("All {checks} checks held over {moves} live migrations, in {seconds:.1} s."));
+    note(&format!("All {checks} checks held over {moves} live migrations, in {seconds:.1} s."));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -113,6 +112,6 @@ fn next(bar: &ProgressBar, message: &str) {
     bar.set_message(message.to_owned());
     bar.inc(1);
     if bar.is_hidden() {
-        say(&format!("[{:>5.1} s] {message}", bar.elapsed().as_secs_f64()));
+        note(&format!("[{:>5.1} s] {message}", bar.elapsed().as_secs_f64()));
     }
 }
