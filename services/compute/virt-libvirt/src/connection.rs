@@ -24,6 +24,8 @@ use crate::raw::{self, DomainEvent};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(5);
+/// How long another host's libvirt may take for an answer.
+const OTHER_HOST: Duration = Duration::from_secs(10);
 /// Events that a slow listener may lag behind; it then looks at the domain itself.
 const EVENT_BACKLOG: usize = 1024;
 
@@ -155,7 +157,7 @@ impl Hypervisor {
         Ok(answered)
     }
 
-    /// Asks another host's libvirt, on a thread and a connection that are given up after the time of a call.
+    /// Asks another host's libvirt, on a thread and a connection of their own, which are given up after a while.
     pub(crate) async fn call_other_host<T: Send + 'static>(
         &self,
         uri: &str,
@@ -171,7 +173,7 @@ impl Hypervisor {
                 let _ = answer.send(outcome);
             })
             .doing("start a thread for a call to another host's libvirt")?;
-        match tokio::time::timeout(self.shared.call_timeout, answered).await {
+        match tokio::time::timeout(OTHER_HOST, answered).await {
             Ok(Ok(outcome)) => outcome,
             _ => Err(DriverError::Unavailable(format!("no answer from {asked}"))),
         }

@@ -28,7 +28,7 @@ pub(crate) async fn create_disk(
     virtual_size: i64,
     image: Option<&ImageSpec>,
 ) -> Result<(), DriverError> {
-    if path.exists() {
+    if files::exists(path).await? {
         return Ok(());
     }
     let backing = image

@@ -130,6 +130,8 @@ pub(crate) fn has_job(domain: &Domain) -> Result<bool, DriverError> {
     match domain.get_job_info() {
         Ok(info) => Ok(info.r#type != sys::VIR_DOMAIN_JOB_NONE as i32),
         Err(error) if is_not_active(&error) => Ok(false),
+        // "Only available on the source host": it is coming.
+        Err(error) if matches!(error.code(), ErrorNumber::OperationUnsupported) => Ok(true),
         Err(error) => Err(error).doing("ask whether the guest migrates"),
     }
 }

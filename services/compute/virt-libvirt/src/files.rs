@@ -24,6 +24,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
     }
 }
 
+/// Whether something has that name. Storage that hangs holds up nobody else.
+pub(crate) async fn exists(path: &Path) -> Result<bool, DriverError> {
+    tokio::fs::try_exists(path).await.doing("look for a file")
+}
+
 /// A name in the directory of `path` that nobody else uses, for what is to become `path`.
 ///
 /// The directory may be shared, so it names the process by its start and the machine's own counter.

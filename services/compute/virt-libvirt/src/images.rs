@@ -36,14 +36,14 @@ impl BaseCache {
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
             .build()
-            .map_err(|error| fetch_failed(&error))?;
+            .map_err(|error| DriverError::Refused(error.to_string()))?;
         let image_url = image_url.trim_end_matches('/').to_owned();
         Ok(Self { paths, image_url, client, fetching: Mutex::default() })
     }
 
     /// Whether the image is here already.
-    pub(crate) fn has(&self, id: ImageId) -> bool {
-        self.paths.base(id).exists()
+    pub(crate) async fn has(&self, id: ImageId) -> Result<bool, DriverError> {
+        files::exists(&self.paths.base(id)).await
     }
 
     /// The image's base file, fetched if it is not here yet.
@@ -52,7 +52,11 @@ impl BaseCache {
         let lock = self.lock_of(image.id);
         let fetched = {
             let _fetching = lock.lock().await;
-            if base.exists() { Ok(()) } else { self.fetch(image, &base).await }
+            match files::exists(&base).await {
+                Ok(true) => Ok(()),
+                Ok(false) => self.fetch(image, &base).await,
+                Err(error) => Err(error),
+            }
         };
         drop(lock);
         self.forget_unused_locks();
@@ -97,10 +101,12 @@ impl BaseCache {
         let request = self.client.get(&url).send().await;
         let mut response = request
             .and_then(reqwest::Response::error_for_status)
-            .map_err(|error| fetch_failed(&error))?;
+            .map_err(|error| fetch_failed(image, &error))?;
         let mut file = tokio::fs::File::create_new(temporary).await.doing(DOING)?;
         let (mut digest, mut size) = (Sha256::new(), 0i64);
-        while let Some(chunk) = response.chunk().await.map_err(|error| fetch_failed(&error))? {
+        while let Some(chunk) =
+            response.chunk().await.map_err(|error| fetch_failed(image, &error))?
+        {
             size += i64::try_from(chunk.len()).unwrap_or(i64::MAX);
             if size > image.size {
                 break;
@@ -163,14 +169,18 @@ fn invalid(image: &ImageSpec, problem: &str) -> DriverError {
     DriverError::InvalidImage(format!("image {} can't be used: {problem}", image.id))
 }
 
-fn fetch_failed(error: &reqwest::Error) -> DriverError {
+/// A store that says no has not got the image; one that is silent may have it, so it is worth asking again.
+fn fetch_failed(image: &ImageSpec, error: &reqwest::Error) -> DriverError {
+    if error.status().is_some_and(|status| status.is_client_error()) {
+        return invalid(image, &format!("the image store refuses it: {error}"));
+    }
     let mut message = error.to_string();
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         message = format!("{message}: {error}");
         cause = error.source();
     }
-    DriverError::Hypervisor { doing: "fetch an image", message }
+    DriverError::Unavailable(format!("fetching image {}: {message}", image.id))
 }
 
 #[cfg(test)]

@@ -27,6 +27,16 @@ pub(crate) fn job_stats(values: &Values) -> JobStats {
     }
 }
 
+/// The figures of a job that succeeded. After a post-copy that broke and went on by itself, libvirt still
+/// tells the memory of the moment when it broke, which is unknown to be anything now.
+pub(crate) fn final_stats(values: &Values) -> JobStats {
+    let stats = job_stats(values);
+    match stats.memory_remaining {
+        0 => stats,
+        _ => JobStats { memory_processed: 0, memory_remaining: 0, ..stats },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +63,15 @@ mod tests {
             ..JobStats::default()
         };
         assert_eq!(job_stats(&values), expected);
+    }
+
+    #[test]
+    fn a_job_that_succeeded_has_nothing_left_to_send() {
+        let values = [("memory_processed", 5), ("memory_remaining", 7), ("downtime", 3)];
+        let values: Values =
+            values.iter().map(|(name, n)| ((*name).to_owned(), Value::Number(*n))).collect();
+        let expected = JobStats { downtime_ms: 3, ..JobStats::default() };
+        assert_eq!(final_stats(&values), expected);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!   migrate_checks        can it move?  (destination, then source)
 //!   migrate_destination   make ready, take over, roll back
 //!   migrate_source        drive the job (migrate_plan: how; move_control: stop, hurry)
-//!   migrate_follow        follow one that runs (verdict: what became of it)
+//!   migrate_follow        follow one that runs (verdict: what became of it; migrate_mend: a broken post-copy)
 //! domains connection raw  libvirt: what is asked, on which thread, and the calls that `virt` lacks
 //! domain_xml domain_read cpu xml_tree job_stats      libvirt's XML and figures
 //! images qemu_img disks epochs incoming probe files paths     this host's files
@@ -33,6 +33,7 @@ mod job_stats;
 mod migrate_checks;
 mod migrate_destination;
 mod migrate_follow;
+mod migrate_mend;
 mod migrate_plan;
 mod migrate_source;
 mod move_control;

@@ -68,7 +68,7 @@ impl LibvirtDriver {
         })
         .await?;
         let disk_available = i64::try_from(free).unwrap_or(i64::MAX);
-        if block_migration == BlockMigration::Yes && !self.bases.has(instance.image.id) {
+        if block_migration == BlockMigration::Yes && !self.bases.has(instance.image.id).await? {
             self.check_space(instance.image.size, disk_available)?;
         }
         Ok(DestinationCheck {

@@ -89,7 +89,7 @@ impl LibvirtDriver {
     async fn make_room_for_copies(&self, id: InstanceId) -> Result<(), DriverError> {
         let directory = self.paths.instance(id);
         let ours = self.incoming.get(id).await?.is_some_and(|note| note.copies);
-        if directory.exists() && !ours {
+        if !ours && files::exists(&directory).await? {
             return Err(DriverError::Refused(format!(
                 "{} exists on host {}: it may be the guest's disks on shared storage, or be left from an \
                  earlier move",

@@ -12,18 +12,16 @@ use whimbrel_virt::{DriverError, JobOutcome, JobProgress, LiveMigrationJob};
 use crate::domains::{self, DomainState};
 use crate::driver::LibvirtDriver;
 use crate::epochs::Right;
-use crate::error::Doing;
-use crate::job_stats::job_stats;
+use crate::job_stats;
+use crate::migrate_mend::Mender;
 use crate::move_control::MoveControl;
-use crate::raw::{self, DomainEvent, DomainEventKind};
+use crate::raw::{DomainEvent, DomainEventKind};
 use crate::verdict::{DestinationView, Verdict, judge};
 
 /// How long libvirt may be away while a job is followed; it is restarted in less.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the final figures may come after the job's end.
 const STATS_WAIT: Duration = Duration::from_millis(100);
-/// How long a broken post-copy is left to mend itself, and between attempts to help.
-const MEND_INTERVAL: Duration = Duration::from_secs(5);
 
 impl LibvirtDriver {
     /// Follows a job that nobody waits for, until the hosts say what became of it.
@@ -38,7 +36,7 @@ impl LibvirtDriver {
         let id = job.instance.id;
         let mut stats = None;
         let mut silent_since: Option<Instant> = None;
-        let mut mend_at: Option<Instant> = None;
+        let mut mender = Mender::default();
         loop {
             let verdict = match self.judge_now(job, control, progress).await {
                 Ok(verdict) => {
@@ -56,14 +54,8 @@ impl LibvirtDriver {
                 }
             };
             match verdict {
-                Verdict::Going | Verdict::AskDestination => mend_at = None,
-                Verdict::Broken => {
-                    let at = *mend_at.get_or_insert_with(|| Instant::now() + MEND_INTERVAL);
-                    if Instant::now() >= at {
-                        self.mend_post_copy(job).await;
-                        mend_at = None;
-                    }
-                }
+                Verdict::Going | Verdict::AskDestination => {}
+                Verdict::Broken => mender.help(self, job).await,
                 Verdict::Moved => {
                     let stats = match stats {
                         Some(stats) => Some(stats),
@@ -71,6 +63,7 @@ impl LibvirtDriver {
                     };
                     return Ok(self.moved(job, stats).await);
                 }
+                Verdict::Lost => return self.lost(id, &why).await,
                 Verdict::Ended => return Ok(JobOutcome::Failed(format!("the guest ended: {why}"))),
                 Verdict::Stayed | Verdict::StayedHalted => {
                     let halted = verdict == Verdict::StayedHalted || control.has_halted();
@@ -119,28 +112,6 @@ impl LibvirtDriver {
             .await
     }
 
-    /// Asks libvirt to take a broken post-copy up again. Where it is not broken for good it mends itself,
-    /// and libvirt refuses; both are seen at the next look.
-    async fn mend_post_copy(&self, job: &LiveMigrationJob) {
-        let id = job.instance.id;
-        let outcome = async {
-            let plan = self.plan(job).await?.resuming_post_copy();
-            tracing::warn!(instance.id = %id, "taking a broken post-copy up again");
-            self.hypervisor.long_call("libvirt-mend", move |open| {
-                let domain = domains::get(open.connect(), id)?;
-                raw::migrate_to_uri3(&domain, &plan.destination_uri, &plan.parameters, plan.flags)
-                    .doing("take the post-copy up again")
-            })
-        };
-        match outcome.await {
-            Ok(done) => match tokio::time::timeout(PATIENCE, done).await {
-                Ok(Ok(Ok(Ok(())))) => tracing::info!(instance.id = %id, "the post-copy is over"),
-                other => tracing::warn!(instance.id = %id, ?other, "the post-copy is still broken"),
-            },
-            Err(error) => tracing::warn!(instance.id = %id, %error, "the post-copy stays broken"),
-        }
-    }
-
     /// The figures of a job that succeeded: libvirt sends them when it is over, and keeps them for as long
     /// as the source's definition.
     pub(crate) async fn final_stats(
@@ -161,7 +132,7 @@ impl LibvirtDriver {
             }
         });
         let (kind, values) = kept.await.ok()??;
-        (kind == sys::VIR_DOMAIN_JOB_COMPLETED).then(|| job_stats(&values))
+        (kind == sys::VIR_DOMAIN_JOB_COMPLETED).then(|| job_stats::final_stats(&values))
     }
 
     /// The guest is at the destination; from here on a start of it here is refused.
@@ -176,6 +147,20 @@ impl LibvirtDriver {
             tracing::warn!(instance.id = %id, %error, "the guest's new fencing token is not remembered");
         }
         JobOutcome::Completed(stats)
+    }
+
+    /// Nobody has the guest whole. What is left of it here could never run again, so it is shut off.
+    async fn lost(&self, id: InstanceId, why: &str) -> Result<JobOutcome, DriverError> {
+        self.hypervisor
+            .call("power the guest off", move |connect| {
+                domains::power_cut(&domains::get(connect, id)?)
+            })
+            .await
+            .map_err(|error| DriverError::Unavailable(error.to_string()))?;
+        Ok(JobOutcome::Failed(format!(
+            "the destination lost the guest in the middle of post-copy, and its memory with it; it is shut \
+             off here: {why}"
+        )))
     }
 
     /// The guest is here; it runs again if the move had halted it.
@@ -218,7 +203,9 @@ async fn next_of(
     loop {
         match events.recv().await {
             Ok(event) if event.uuid == id.0 => match event.kind {
-                DomainEventKind::JobCompleted(values) => return Some(job_stats(&values)),
+                DomainEventKind::JobCompleted(values) => {
+                    return Some(job_stats::final_stats(&values));
+                }
                 DomainEventKind::Lifecycle => return None,
                 DomainEventKind::MigrationIteration => {}
             },

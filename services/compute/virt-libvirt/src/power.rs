@@ -12,6 +12,7 @@ use crate::domains::{self, DomainState};
 use crate::driver::LibvirtDriver;
 use crate::epochs::Right;
 use crate::error::Doing;
+use crate::files;
 
 /// How often a guest that shuts down is looked at when no event says that it did.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ impl LibvirtDriver {
     ) -> Result<(), DriverError> {
         let id = instance.id;
         self.epochs.admit(id, owner_epoch, Right::Own).await?;
-        if !self.paths.root_disk(id).exists() {
+        if !files::exists(&self.paths.root_disk(id)).await? {
             return Err(DriverError::NotFound(id));
         }
         self.check_bridges(instance)?;

@@ -11,10 +11,11 @@
 //! runs, or halted by a user         not asked                   Stayed
 //! shut off, "migrated"              not asked                   Moved
 //! halted in post-copy               not asked                   Going
-//! halted in post-copy, "failed"     not asked                   Broken
+//! halted in post-copy, "failed"     has it, as far as it came   Broken
+//!                                   has none                    Lost
 //! halted "migration", without job   runs it / has none          Moved / Stay halted: let it run again
 //! shut off otherwise, or unknown    runs it / has none          Moved / Ended
-//! any of the last two               is still receiving it       Going
+//! the last two                      is still receiving it       Going
 //! ```
 
 use crate::domains::{DomainState, EndedBy, PausedFor};
@@ -58,6 +59,8 @@ pub(crate) enum Verdict {
     Going,
     /// It is in post-copy and the hosts lost each other: the guest is on neither whole.
     Broken,
+    /// As [`Verdict::Broken`], and what the destination had of it is gone: nobody can run it again.
+    Lost,
     /// The guest is at the destination.
     Moved,
     /// The guest is here as before.
@@ -73,16 +76,19 @@ pub(crate) enum Verdict {
 /// The verdict; `destination` is what it said, if it was asked.
 pub(crate) fn judge(source: SourceView, destination: Option<DestinationView>) -> Verdict {
     use DestinationView as There;
-    if source.has_job {
-        return match source.state {
-            Some(DomainState::Paused(PausedFor::PostCopyFailed)) => Verdict::Broken,
-            _ => Verdict::Going,
+    if source.state == Some(DomainState::Paused(PausedFor::PostCopyFailed)) {
+        return match destination {
+            None => Verdict::AskDestination,
+            Some(There::Has | There::Receiving) => Verdict::Broken,
+            Some(There::HasNot) => Verdict::Lost,
         };
+    }
+    if source.has_job {
+        return Verdict::Going;
     }
     let halted = match source.state {
         Some(DomainState::ShutOff(EndedBy::Migration)) => return Verdict::Moved,
         Some(DomainState::Paused(PausedFor::PostCopy)) => return Verdict::Going,
-        Some(DomainState::Paused(PausedFor::PostCopyFailed)) => return Verdict::Broken,
         Some(DomainState::Paused(PausedFor::Migration)) => true,
         Some(DomainState::Running | DomainState::Sleeping | DomainState::Paused(_)) => {
             return Verdict::Stayed;
@@ -126,8 +132,9 @@ mod tests {
     fn a_job_that_runs_is_never_judged_over() {
         for state in STATES {
             for there in [None, Some(DestinationView::Has), Some(DestinationView::HasNot)] {
+                let broken = state == Some(DomainState::Paused(PausedFor::PostCopyFailed));
                 let verdict = judge(SourceView { state, has_job: true }, there);
-                assert!(matches!(verdict, Verdict::Going | Verdict::Broken), "{state:?}");
+                assert_eq!(verdict == Verdict::Going, !broken, "{state:?}");
             }
         }
     }
@@ -157,6 +164,18 @@ mod tests {
         let crashed = idle(Some(DomainState::ShutOff(EndedBy::Crash)));
         assert_eq!(judge(crashed, Some(DestinationView::HasNot)), Verdict::Ended);
         assert_eq!(judge(idle(None), None), Verdict::AskDestination);
+    }
+
+    #[test]
+    fn a_broken_post_copy_is_lost_only_when_the_destination_has_nothing_of_it() {
+        let state = Some(DomainState::Paused(PausedFor::PostCopyFailed));
+        for has_job in [true, false] {
+            let view = SourceView { state, has_job };
+            assert_eq!(judge(view, None), Verdict::AskDestination);
+            assert_eq!(judge(view, Some(DestinationView::Receiving)), Verdict::Broken);
+            assert_eq!(judge(view, Some(DestinationView::Has)), Verdict::Broken);
+            assert_eq!(judge(view, Some(DestinationView::HasNot)), Verdict::Lost);
+        }
     }
 
     #[test]

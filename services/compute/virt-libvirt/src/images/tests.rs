@@ -91,6 +91,7 @@ async fn a_store_that_cannot_be_reached_is_named_in_the_error() {
     let dir = TempDir::new();
     let error = cache(&dir, "http://127.0.0.1:1").ensure(&image()).await.unwrap_err();
     assert!(error.to_string().contains("127.0.0.1:1"), "{error}");
+    assert!(matches!(error, DriverError::Unavailable(_)), "it is worth asking again");
 }
 
 #[test]
