@@ -52,7 +52,11 @@ async fn all_connections_are_closed_again_and_again_and_everything_ends() {
     let cloud = Cloud::start(&[("a", brisk()), ("b", brisk())]).await;
     let (id, _, destination) = moving(&cloud).await;
     for _ in 0..3 {
-        cloud.broker.close_connections().await.unwrap();
+        // The broker lists connections only after a while.
+        wait_until("connections to be closed", PATIENCE, async || {
+            cloud.broker.close_connections().await.unwrap() > 0
+        })
+        .await;
         cloud.database.disconnect_all().await.unwrap();
         cloud.get("/v2.1/servers").await;
     }

@@ -64,6 +64,15 @@ impl TestBroker {
         Ok(names.len())
     }
 
+    /// Deletes a queue under whoever consumes it.
+    ///
+    /// # Errors
+    /// When there is no such queue, or the management API can't be reached.
+    pub async fn delete_queue(&self, name: &str) -> anyhow::Result<()> {
+        let path = format!("/api/queues/{}/{name}", self.vhost);
+        self.management.call(Method::DELETE, &path, None).await.map(drop)
+    }
+
     /// The names of the queues in this vhost.
     ///
     /// # Errors

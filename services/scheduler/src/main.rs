@@ -3,5 +3,9 @@
 use whimbrel_scheduler::Config;
 
 fn main() -> std::process::ExitCode {
-    whimbrel_service::main("whimbrel-scheduler", |config: &Config| &config.log, whimbrel_scheduler::run)
+    whimbrel_service::main(
+        "whimbrel-scheduler",
+        |config: &Config| &config.log,
+        whimbrel_scheduler::run,
+    )
 }

@@ -31,10 +31,16 @@ const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(10);
 /// When the broker or the database can't be reached at the start.
 pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
     let database = Database::new(&config.database)?;
-    let amqp = Amqp::connect(&config.amqp, "whimbrel-scheduler").await.context("connecting to the broker")?;
+    let amqp = Amqp::connect(&config.amqp, "whimbrel-scheduler")
+        .await
+        .context("connecting to the broker")?;
     amqp.declare(Topology::Scheduler).await.context("declaring queues")?;
     let mut deliveries = amqp.consume("scheduler", PREFETCH).await.context("consuming requests")?;
-    let scheduler = Scheduler { database: database.clone(), publisher: amqp.publisher(), config: Arc::new(config.scheduler) };
+    let scheduler = Scheduler {
+        database: database.clone(),
+        publisher: amqp.publisher(),
+        config: Arc::new(config.scheduler),
+    };
     let heartbeat = whimbrel_db::heartbeat(database, "whimbrel-scheduler", HEARTBEAT);
     tokio::pin!(heartbeat);
     tracing::info!("ready");
@@ -142,5 +148,10 @@ fn outcome(request: &SelectDestinations, claimed: Claimed) -> Option<Outcome> {
 }
 
 fn reply(command: &Command, outcome: Outcome) -> Reply {
-    Reply { message_id: Uuid::now_v7(), key: command.key.clone(), attempt: command.attempt, outcome }
+    Reply {
+        message_id: Uuid::now_v7(),
+        key: command.key.clone(),
+        attempt: command.attempt,
+        outcome,
+    }
 }
