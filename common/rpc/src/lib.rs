@@ -15,10 +15,13 @@ use std::sync::Arc;
 
 pub use config::AmqpConfig;
 pub use consume::{Deliveries, Delivery};
-use link::Link;
+use link::{Link, Pause};
 pub use outgoing::Outgoing;
 pub use publish::{Published, Publisher};
 pub use topology::{Topology, exchange, queue};
+
+/// How long a service that starts waits for the broker.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// What can go wrong with the broker.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,19 @@ impl RpcError {
     }
 }
 
+/// Tries again for a minute.
+async fn patiently(call: impl AsyncFn() -> Result<(), RpcError>) -> Result<(), RpcError> {
+    let begun = std::time::Instant::now();
+    let mut pause = Pause::default();
+    loop {
+        match call().await {
+            Err(error) if begun.elapsed() < PATIENCE => tracing::warn!(%error, "trying again"),
+            ended => return ended,
+        }
+        pause.wait().await;
+    }
+}
+
 /// A process's two connections to the broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Amqp {
@@ -52,15 +68,15 @@ pub struct Amqp {
 }
 
 impl Amqp {
-    /// Connects as `name`, which the broker's own tools show.
+    /// Connects as `name`, which the broker's own tools show. A broker that is just starting is waited for.
     ///
     /// # Errors
-    /// When the broker can't be reached. Later losses heal by themselves.
+    /// When the broker can't be reached for a minute. Later losses heal by themselves.
     pub async fn connect(config: &AmqpConfig, name: &str) -> Result<Self, RpcError> {
         let consuming = Arc::new(Link::new(config, &format!("{name} consuming")));
         let publishing = Arc::new(Link::new(config, &format!("{name} publishing")));
-        consuming.connect().await?;
-        publishing.connect().await?;
+        patiently(async || consuming.connect().await).await?;
+        patiently(async || publishing.connect().await).await?;
         let publisher = Publisher::new(Arc::clone(&publishing));
         Ok(Self { consuming, publishing, publisher })
     }
@@ -68,12 +84,15 @@ impl Amqp {
     /// Makes the exchanges and queues that a service needs. Does nothing where they are.
     ///
     /// # Errors
-    /// When the broker can't be reached or has them with other arguments.
+    /// When the broker can't be reached for a minute, or has them with other arguments.
     pub async fn declare(&self, topology: Topology) -> Result<(), RpcError> {
-        let channel = self.consuming.channel().await?;
-        topology.declare(&channel).await?;
-        let closed = channel.close(200, "declared".into()).await;
-        closed.map_err(RpcError::broker("closing a channel"))
+        patiently(async || {
+            let channel = self.consuming.channel().await?;
+            topology.declare(&channel).await?;
+            let closed = channel.close(200, "declared".into()).await;
+            closed.map_err(RpcError::broker("closing a channel"))
+        })
+        .await
     }
 
     /// For sending.
