@@ -47,7 +47,10 @@ impl RpcError {
 }
 
 /// Tries again for a minute.
-async fn patiently(call: impl AsyncFn() -> Result<(), RpcError>) -> Result<(), RpcError> {
+async fn patiently<F>(call: impl Fn() -> F) -> Result<(), RpcError>
+where
+    F: Future<Output = Result<(), RpcError>>,
+{
     let begun = std::time::Instant::now();
     let mut pause = Pause::default();
     loop {
@@ -75,8 +78,8 @@ impl Amqp {
     pub async fn connect(config: &AmqpConfig, name: &str) -> Result<Self, RpcError> {
         let consuming = Arc::new(Link::new(config, &format!("{name} consuming")));
         let publishing = Arc::new(Link::new(config, &format!("{name} publishing")));
-        patiently(async || consuming.connect().await).await?;
-        patiently(async || publishing.connect().await).await?;
+        patiently(|| consuming.connect()).await?;
+        patiently(|| publishing.connect()).await?;
         let publisher = Publisher::new(Arc::clone(&publishing));
         Ok(Self { consuming, publishing, publisher })
     }
@@ -86,13 +89,14 @@ impl Amqp {
     /// # Errors
     /// When the broker can't be reached for a minute, or has them with other arguments.
     pub async fn declare(&self, topology: Topology) -> Result<(), RpcError> {
-        patiently(async || {
-            let channel = self.consuming.channel().await?;
-            topology.declare(&channel).await?;
-            let closed = channel.close(200, "declared".into()).await;
-            closed.map_err(RpcError::broker("closing a channel"))
-        })
-        .await
+        patiently(|| self.declare_once(&topology)).await
+    }
+
+    async fn declare_once(&self, topology: &Topology) -> Result<(), RpcError> {
+        let channel = self.consuming.channel().await?;
+        topology.declare(&channel).await?;
+        let closed = channel.close(200, "declared".into()).await;
+        closed.map_err(RpcError::broker("closing a channel"))
     }
 
     /// For sending.
