@@ -72,32 +72,35 @@ impl Cloud {
         this
     }
 
-    fn config<C: serde::de::DeserializeOwned>(&self, rest: Value) -> C {
+    fn config<C: serde::de::DeserializeOwned>(&self, service: &str, own: Value) -> C {
         let mut config = json!({
             "database": { "url": self.database.url() },
             "amqp": { "url": self.broker.url() },
         });
-        config.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+        config[service] = own;
         serde_json::from_value(config).unwrap()
     }
 
     fn start_api(&mut self) {
-        let config: whimbrel_api::Config = self.config(json!({ "api": {
+        let config: whimbrel_api::Config = self.config("api", json!({
             "listen": self.listen, "image_dir": self.folder.join("images"), "service_down_time_ms": DOWN_MS,
-        } }));
+        }));
         self.run("api", |stop| whimbrel_api::run(config, stop));
     }
 
     pub(crate) fn start_conductor(&mut self, name: &str) {
-        let config: whimbrel_conductor::Config = self.config(json!({ "conductor": {
-            "service_down_time_ms": DOWN_MS, "sweep_interval_ms": 200,
-        } }));
+        let config: whimbrel_conductor::Config = self.config(
+            "conductor",
+            json!({
+                "service_down_time_ms": DOWN_MS, "sweep_interval_ms": 200,
+            }),
+        );
         self.run(name, |stop| whimbrel_conductor::run(config, stop));
     }
 
     fn start_scheduler(&mut self) {
         let config: whimbrel_scheduler::Config =
-            self.config(json!({ "scheduler": { "service_down_time_ms": DOWN_MS } }));
+            self.config("scheduler", json!({ "service_down_time_ms": DOWN_MS }));
         self.run("scheduler", |stop| whimbrel_scheduler::run(config, stop));
     }
 

@@ -1,5 +1,7 @@
 //! Checks of the repository as a whole, and of the services together over simulated hypervisors.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod bad_input;
 mod cloud;
 mod faults;

@@ -1,6 +1,8 @@
 //! The schema: migrations go up and down, the code's picture of it is the database's, and its CHECKs are the
 //! enums of the model.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -12,7 +12,7 @@
 //! images qemu_img disks epochs incoming probe files paths     this host's files
 //! ```
 //!
-//! Every call that starts or resumes a guest first asks [`epochs`], which remembers the highest fencing token
+//! Every call that starts or resumes a guest first asks `epochs`, which remembers the highest fencing token
 //! of each guest.
 
 mod config;
