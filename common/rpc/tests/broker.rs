@@ -1,5 +1,7 @@
 //! Against a real RabbitMQ: what is confirmed, returned, redelivered, and healed.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::time::Duration;
 
 use uuid::Uuid;
