@@ -175,9 +175,9 @@ CREATE TABLE public.instance (
     CONSTRAINT instance_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
     CONSTRAINT instance_owner_epoch_check CHECK ((owner_epoch >= 0)),
     CONSTRAINT instance_power_state_check CHECK ((power_state = ANY (ARRAY['nostate'::text, 'running'::text, 'paused'::text, 'shutdown'::text, 'crashed'::text, 'suspended'::text]))),
-    CONSTRAINT instance_task_state_check CHECK ((task_state = ANY (ARRAY['scheduling'::text, 'spawning'::text, 'powering-on'::text, 'powering-off'::text, 'rebooting'::text, 'rebooting_hard'::text, 'migrating'::text, 'deleting'::text]))),
+    CONSTRAINT instance_task_state_check CHECK ((task_state = ANY (ARRAY['scheduling'::text, 'spawning'::text, 'powering-on'::text, 'powering-off'::text, 'rebooting'::text, 'rebooting_hard'::text, 'migrating'::text, 'resize_prep'::text, 'resize_migrating'::text, 'resize_finish'::text, 'resize_confirming'::text, 'resize_reverting'::text, 'rebuilding'::text, 'rebuild_spawning'::text, 'deleting'::text]))),
     CONSTRAINT instance_vcpus_check CHECK ((vcpus > 0)),
-    CONSTRAINT instance_vm_state_check CHECK ((vm_state = ANY (ARRAY['building'::text, 'active'::text, 'paused'::text, 'stopped'::text, 'error'::text, 'deleted'::text])))
+    CONSTRAINT instance_vm_state_check CHECK ((vm_state = ANY (ARRAY['building'::text, 'active'::text, 'paused'::text, 'stopped'::text, 'resized'::text, 'error'::text, 'deleted'::text])))
 )
 WITH (fillfactor='70');
 CREATE TABLE public.migration (
@@ -202,8 +202,12 @@ CREATE TABLE public.migration (
     downtime_ms bigint,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    CONSTRAINT migration_migration_type_check CHECK ((migration_type = 'live-migration'::text)),
-    CONSTRAINT migration_status_check CHECK ((status = ANY (ARRAY['accepted'::text, 'preparing'::text, 'running'::text, 'running (post-copy)'::text, 'completed'::text, 'cancelled'::text, 'failed'::text, 'error'::text])))
+    old_flavor jsonb,
+    new_flavor jsonb,
+    was_running boolean,
+    CONSTRAINT migration_flavors CHECK (((migration_type <> ALL (ARRAY['migration'::text, 'resize'::text])) OR ((old_flavor IS NOT NULL) AND (new_flavor IS NOT NULL) AND (was_running IS NOT NULL)))),
+    CONSTRAINT migration_migration_type_check CHECK ((migration_type = ANY (ARRAY['live-migration'::text, 'migration'::text, 'resize'::text, 'evacuation'::text]))),
+    CONSTRAINT migration_status_check CHECK ((status = ANY (ARRAY['accepted'::text, 'preparing'::text, 'running'::text, 'running (post-copy)'::text, 'completed'::text, 'pre-migrating'::text, 'migrating'::text, 'post-migrating'::text, 'finished'::text, 'confirming'::text, 'confirmed'::text, 'reverting'::text, 'reverted'::text, 'done'::text, 'cancelled'::text, 'failed'::text, 'error'::text])))
 )
 WITH (fillfactor='70');
 ALTER TABLE public.migration ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
@@ -365,7 +369,8 @@ CREATE INDEX instance_list ON public.instance USING btree (created_at DESC, id D
 CREATE INDEX instance_project_list ON public.instance USING btree (project_id, created_at DESC, id DESC) WHERE (deleted_at IS NULL);
 CREATE INDEX migration_instance ON public.migration USING btree (instance_id);
 CREATE INDEX migration_list ON public.migration USING btree (created_at DESC, number DESC);
-CREATE UNIQUE INDEX migration_one_active ON public.migration USING btree (instance_id) WHERE (status = ANY (ARRAY['accepted'::text, 'preparing'::text, 'running'::text, 'running (post-copy)'::text]));
+CREATE UNIQUE INDEX migration_one_active ON public.migration USING btree (instance_id) WHERE (status = ANY (ARRAY['accepted'::text, 'preparing'::text, 'running'::text, 'running (post-copy)'::text, 'pre-migrating'::text, 'migrating'::text, 'post-migrating'::text, 'finished'::text, 'confirming'::text, 'reverting'::text]));
+CREATE INDEX migration_waiting ON public.migration USING btree (status, updated_at) WHERE (status = ANY (ARRAY['finished'::text, 'done'::text]));
 CREATE INDEX saga_active ON public.saga USING btree (id) WHERE (phase = ANY (ARRAY['new'::text, 'running'::text, 'unwinding'::text]));
 CREATE INDEX saga_history_saga ON public.saga_history USING btree (saga_id, id);
 CREATE INDEX saga_instance ON public.saga USING btree (instance_id, created_at);

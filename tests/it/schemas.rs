@@ -53,6 +53,14 @@ fn message_schemas_match_the_types() {
     method::<compute::LiveMigrationForceComplete>(all, "compute");
     method::<compute::PostLiveMigrationAtDestination>(all, "compute");
     method::<compute::PostLiveMigration>(all, "compute");
+    method::<compute::PrepResize>(all, "compute");
+    method::<compute::ResizeInstance>(all, "compute");
+    method::<compute::FinishResize>(all, "compute");
+    method::<compute::FenceResize>(all, "compute");
+    method::<compute::ConfirmResize>(all, "compute");
+    method::<compute::RevertResize>(all, "compute");
+    method::<compute::FinishRevertResize>(all, "compute");
+    method::<compute::RebuildInstance>(all, "compute");
     assert_eq!(files(&repository().join("schemas/amqp")), written, "a schema without a type");
 }
 

@@ -18,7 +18,7 @@ pub struct Violation {
 }
 
 /// Each is a query of `(invariant, detail)`; no row is good. `active` are sagas that have something left to do.
-const CHECKS: [&str; 11] = [
+const CHECKS: [&str; 12] = [
     "SELECT 'I1' AS invariant, format('%s reports guest %s, which belongs to %s', h.name, g->>'instance_id', \
          coalesce(i.host, 'nobody')) AS detail \
      FROM host h CROSS JOIN LATERAL jsonb_array_elements(h.guests) g \
@@ -29,7 +29,7 @@ const CHECKS: [&str; 11] = [
        AND NOT EXISTS (SELECT FROM host_obligation o WHERE o.instance_id = i.id AND o.host = h.name)",
     "SELECT 'I1' AS invariant, format('%s does not report guest %s, which is its own', i.host, i.id) AS detail \
      FROM instance i JOIN host h ON h.name = i.host \
-     WHERE i.vm_state IN ('active', 'paused', 'stopped') AND i.task_state IS NULL \
+     WHERE i.vm_state IN ('active', 'paused', 'stopped', 'resized') AND i.task_state IS NULL \
        AND h.reported_at > i.updated_at + interval '1 ms' * (2 * h.report_interval_ms + 2000) \
        AND NOT h.guests @> jsonb_build_array(jsonb_build_object('instance_id', i.id))",
     "SELECT 'I2' AS invariant, format('instance %s is %s without an operation', i.id, i.task_state) AS detail \
@@ -41,13 +41,19 @@ const CHECKS: [&str; 11] = [
     "SELECT 'I2' AS invariant, format('operation %s (%s) is stuck: %s', s.id, s.name, s.fault->>'message') AS detail \
      FROM saga s JOIN instance i ON i.id = s.instance_id WHERE s.phase = 'stuck' AND i.vm_state <> 'deleted'",
     "SELECT 'I3' AS invariant, format('migration %s is %s without an operation', m.id, m.status) AS detail \
-     FROM migration m WHERE m.status IN ('accepted', 'preparing', 'running', 'running (post-copy)') \
+     FROM migration m WHERE m.status IN ('accepted', 'preparing', 'running', 'running (post-copy)', 'pre-migrating', \
+                      'migrating', 'post-migrating', 'confirming', 'reverting') \
        AND NOT EXISTS (SELECT FROM saga s WHERE s.migration_id = m.id AND s.instance_id = m.instance_id \
                        AND s.phase IN ('new', 'running', 'unwinding'))",
     "SELECT 'I3' AS invariant, format('instance %s is migrating without a migration', i.id) AS detail \
      FROM instance i WHERE i.task_state = 'migrating' \
        AND NOT EXISTS (SELECT FROM migration m WHERE m.instance_id = i.id \
                        AND m.status IN ('accepted', 'preparing', 'running', 'running (post-copy)'))",
+    "SELECT 'I3' AS invariant, format('instance %s is %s, its moves that wait for a decision: %s', i.id, i.vm_state, \
+         count(m.id)) AS detail \
+     FROM instance i LEFT JOIN migration m ON m.instance_id = i.id AND m.status = 'finished' \
+     WHERE i.task_state IS NULL GROUP BY i.id \
+     HAVING count(m.id) <> CASE WHEN i.vm_state = 'resized' THEN 1 ELSE 0 END",
     "SELECT 'I4' AS invariant, format('host %s counts (%s, %s, %s), its allocations are (%s, %s, %s)', h.name, \
          h.vcpus_used, h.memory_mib_used, h.disk_gib_used, \
          coalesce(sum(a.vcpus), 0), coalesce(sum(a.memory_mib), 0), coalesce(sum(a.disk_gib), 0)) AS detail \
@@ -57,6 +63,8 @@ const CHECKS: [&str; 11] = [
     "SELECT 'I4' AS invariant, format('instance %s at rest on %s holds %s', i.id, coalesce(i.host, 'no host'), \
          coalesce(string_agg(format('%s for %s', a.host, a.consumer), ', '), 'nothing')) AS detail \
      FROM instance i LEFT JOIN allocation a ON a.instance_id = i.id \
+          AND NOT EXISTS (SELECT FROM migration m WHERE m.id = a.consumer AND m.source_compute = a.host \
+                          AND m.status IN ('finished', 'done')) \
      WHERE i.task_state IS NULL \
        AND NOT EXISTS (SELECT FROM saga s WHERE s.instance_id = i.id AND s.phase = 'stuck') \
      GROUP BY i.id \

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Text};
-use diesel_async::RunQueryDsl;
+use diesel::sql_types::{BigInt, Bool, Text, Uuid as SqlUuid};
+use diesel_async::{AsyncConnection, RunQueryDsl};
 use uuid::Uuid;
 use whimbrel_messages::report::{Guest, HostReport, MigrationProgress};
 use whimbrel_messages::{Command, StepKey};
 use whimbrel_model::{
-    HostName, InstanceEvent, InstanceState, MigrationEvent, MigrationStatus, PowerState,
+    HostName, InstanceEvent, InstanceState, MigrationEvent, MigrationStatus, MigrationType,
+    PowerState,
 };
+use whimbrel_saga::PeerHealth;
+use whimbrel_sagas::Evacuate;
 
 use crate::schema::{dead_letter, host, host_obligation, instance, migration};
 use crate::text::{parse, parse_opt};
@@ -128,7 +131,7 @@ pub async fn apply_progress(
     let stats = progress.stats;
     let running = [MigrationStatus::Running, MigrationStatus::RunningPostCopy];
     let next = if progress.post_copy {
-        MigrationStatus::Running.on(MigrationEvent::PostCopy)?
+        MigrationStatus::Running.on(MigrationType::LiveMigration, MigrationEvent::PostCopy)?
     } else {
         MigrationStatus::Running
     };
@@ -155,33 +158,39 @@ pub async fn apply_progress(
     Ok(())
 }
 
-/// Which of `names` have reported in the last `down_after_ms` and were not forced down.
+/// How those of `names` do that are not up: they have not reported in the last `down_after_ms`, or were forced
+/// down.
 ///
 /// # Errors
 /// When the query fails.
-pub async fn hosts_up(
+pub async fn hosts_not_up(
     connection: &mut Connection,
     names: &[String],
     down_after_ms: i64,
-) -> Result<Vec<HostName>, DbError> {
+) -> Result<BTreeMap<HostName, PeerHealth>, DbError> {
     #[derive(QueryableByName)]
-    struct Up {
+    struct NotUp {
         #[diesel(sql_type = Text)]
         name: String,
+        #[diesel(sql_type = Bool)]
+        forced_down: bool,
     }
-    let up: Vec<Up> = diesel::sql_query(
-        "SELECT name FROM host WHERE name = ANY($1) AND NOT forced_down \
-         AND reported_at > now() - interval '1 ms' * $2",
+    let found: Vec<NotUp> = diesel::sql_query(
+        "SELECT name, forced_down FROM host WHERE name = ANY($1) \
+         AND (forced_down OR reported_at IS NULL OR reported_at <= now() - interval '1 ms' * $2)",
     )
     .bind::<diesel::sql_types::Array<Text>, _>(names)
     .bind::<BigInt, _>(down_after_ms)
     .load(connection)
     .await
     .map_err(DbError::query("looking which hosts are up"))?;
-    up.iter().map(|up| parse("host.name", &up.name)).collect()
+    let health = |forced_down| if forced_down { PeerHealth::Fenced } else { PeerHealth::Down };
+    let named = |host: NotUp| Ok((parse("host.name", &host.name)?, health(host.forced_down)));
+    found.into_iter().map(named).collect()
 }
 
 /// Takes up to `limit` pieces of work that were put off for hosts which are back, and puts their next try off.
+/// Also of hosts that are still forced down: that they have done it is what lets them back in.
 ///
 /// # Errors
 /// When the query fails.
@@ -201,7 +210,7 @@ pub async fn due_obligations(
         "UPDATE host_obligation SET tries = tries + 1, next_try_at = now() + interval '10 seconds' \
          WHERE (saga_id, round, step, dir) IN ( \
              SELECT o.saga_id, o.round, o.step, o.dir FROM host_obligation o JOIN host h ON h.name = o.host \
-             WHERE o.next_try_at <= now() AND NOT h.forced_down \
+             WHERE o.next_try_at <= now() \
                AND h.reported_at > now() - interval '1 ms' * $1 \
              ORDER BY o.created_at LIMIT $2 FOR UPDATE OF o SKIP LOCKED) \
          RETURNING host, command",
@@ -224,18 +233,44 @@ pub async fn due_obligations(
 /// The host has answered for a piece of work that was put off: it is done.
 ///
 /// # Errors
-/// When the query fails.
+/// When a query fails; nothing has happened then.
 pub async fn meet_obligation(connection: &mut Connection, key: &StepKey) -> Result<bool, DbError> {
-    let gone = diesel::delete(host_obligation::table.find((
-        key.saga_id.0,
-        key.round,
-        key.step.as_str(),
-        key.dir.to_string(),
-    )))
+    connection
+        .transaction(async |connection| {
+            let gone = diesel::delete(host_obligation::table.find((
+                key.saga_id.0,
+                key.round,
+                key.step.as_str(),
+                key.dir.to_string(),
+            )))
+            .execute(connection)
+            .await
+            .map_err(DbError::query("closing work that was put off"))?;
+            if gone == 1 && key.step == Evacuate::CLEAR {
+                close_evacuation(connection, key).await?;
+            }
+            Ok(gone == 1)
+        })
+        .await
+}
+
+/// The lost host of an evacuation is back and has removed what it had of the guest: the migration is done, and
+/// what it still held there is free.
+async fn close_evacuation(connection: &mut Connection, key: &StepKey) -> Result<(), DbError> {
+    let done = MigrationStatus::Done;
+    let completed = done.on(MigrationType::Evacuation, MigrationEvent::Complete)?;
+    diesel::sql_query(
+        "WITH closed AS (UPDATE migration m SET status = $2, generation = m.generation + 1, updated_at = now() \
+             FROM saga s WHERE s.id = $1 AND m.id = s.migration_id AND m.status = $3 RETURNING m.id) \
+         DELETE FROM allocation a USING closed WHERE a.consumer = closed.id",
+    )
+    .bind::<SqlUuid, _>(key.saga_id.0)
+    .bind::<Text, _>(completed.to_string())
+    .bind::<Text, _>(done.to_string())
     .execute(connection)
     .await
-    .map_err(DbError::query("closing work that was put off"))?;
-    Ok(gone == 1)
+    .map_err(DbError::query("closing an evacuation"))?;
+    Ok(())
 }
 
 /// Keeps a message that nobody could read.

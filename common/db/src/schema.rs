@@ -60,6 +60,7 @@ diesel::table! {
         memory_processed -> Nullable<Int8>, memory_remaining -> Nullable<Int8>, disk_total -> Nullable<Int8>,
         disk_processed -> Nullable<Int8>, disk_remaining -> Nullable<Int8>, total_ms -> Nullable<Int8>,
         downtime_ms -> Nullable<Int8>, created_at -> Timestamptz, updated_at -> Timestamptz,
+        old_flavor -> Nullable<Jsonb>, new_flavor -> Nullable<Jsonb>, was_running -> Nullable<Bool>,
     }
 }
 diesel::table! {

@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{HostName, InstanceEvent, MigrationEvent, PowerState};
+use crate::{FlavorSnapshot, HostName, InstanceEvent, MigrationEvent, PowerState};
 
 /// One change of the rows that belong to a saga's instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,8 @@ pub enum Change {
     },
     /// No host owns the guest.
     Disown,
+    /// The instance has another flavor from now on.
+    Size(FlavorSnapshot),
     /// The migration's destination is chosen.
     Destination(HostName),
     /// Bytes and times of a finished migration.

@@ -33,6 +33,8 @@ pub enum VmState {
     Paused,
     /// Shut off.
     Stopped,
+    /// Moved or resized; waits for somebody to confirm or revert that.
+    Resized,
     /// Something failed; the fault says what.
     Error,
     /// Gone.
@@ -73,6 +75,32 @@ pub enum TaskState {
     RebootingHard,
     /// Live-migrating.
     Migrating,
+    /// A destination for a resize or cold migration is being chosen and prepared.
+    #[serde(rename = "resize_prep")]
+    #[strum(serialize = "resize_prep")]
+    ResizePrep,
+    /// Shut down; its disks travel.
+    #[serde(rename = "resize_migrating")]
+    #[strum(serialize = "resize_migrating")]
+    ResizeMigrating,
+    /// The destination makes the guest from what has arrived.
+    #[serde(rename = "resize_finish")]
+    #[strum(serialize = "resize_finish")]
+    ResizeFinish,
+    /// The rollback point of a resize or cold migration is being removed.
+    #[serde(rename = "resize_confirming")]
+    #[strum(serialize = "resize_confirming")]
+    ResizeConfirming,
+    /// Going back to what it was before a resize or cold migration.
+    #[serde(rename = "resize_reverting")]
+    #[strum(serialize = "resize_reverting")]
+    ResizeReverting,
+    /// Its host is lost; a new one is being chosen.
+    Rebuilding,
+    /// The new host makes the guest again.
+    #[serde(rename = "rebuild_spawning")]
+    #[strum(serialize = "rebuild_spawning")]
+    RebuildSpawning,
     /// Being deleted.
     Deleting,
 }
@@ -165,6 +193,44 @@ pub enum InstanceEvent {
     Migrated,
     /// The guest runs at the source as before.
     MigrationFailed,
+    /// A resize or cold migration was asked for.
+    BeginResize,
+    /// The destination is ready; the guest is shut down and its disks travel.
+    CarryDisks,
+    /// The destination could not take it; another is looked for.
+    ResizeRescheduled,
+    /// The disks have arrived; the guest is made at the destination.
+    FinishResize,
+    /// The guest is at the destination, in its new size.
+    Resized,
+    /// The guest is at the source as before.
+    ResizeFailed,
+    /// A confirmation was asked for.
+    BeginConfirm,
+    /// Confirmed, and it runs.
+    ConfirmedRunning,
+    /// Confirmed, and it is shut off.
+    ConfirmedStopped,
+    /// A way back was asked for.
+    BeginRevert,
+    /// Back at the source and running.
+    RevertedRunning,
+    /// Back at the source and shut off.
+    RevertedStopped,
+    /// The way back could not be begun; it still waits for a decision.
+    RevertFailed,
+    /// An evacuation was asked for.
+    BeginEvacuate,
+    /// A new host was chosen for a guest whose host is lost.
+    RebuildPlaced,
+    /// That host could not make it; another is looked for.
+    RebuildDisplaced,
+    /// Made again, and it runs.
+    EvacuatedRunning,
+    /// Made again, and it is shut off.
+    EvacuatedStopped,
+    /// No host could make it; it is where it was, on a host that is lost.
+    EvacuateFailed,
     /// A deletion was asked for.
     BeginDelete,
     /// Nothing is left of it.
@@ -238,6 +304,33 @@ impl InstanceState {
 
             (V::Active | V::Paused, None, E::BeginLiveMigration) => to(self.vm, Some(T::Migrating)),
             (_, Some(T::Migrating), E::Migrated | E::MigrationFailed) => to(self.vm, None),
+
+            (V::Active | V::Stopped, None, E::BeginResize) => to(self.vm, Some(T::ResizePrep)),
+            (_, Some(T::ResizePrep), E::CarryDisks) => to(self.vm, Some(T::ResizeMigrating)),
+            (_, Some(T::ResizePrep | T::ResizeMigrating), E::ResizeRescheduled) => {
+                to(self.vm, Some(T::ResizePrep))
+            }
+            (_, Some(T::ResizeMigrating), E::FinishResize) => to(self.vm, Some(T::ResizeFinish)),
+            (_, Some(T::ResizeFinish), E::Resized) => to(V::Resized, None),
+            (_, Some(T::ResizePrep | T::ResizeMigrating | T::ResizeFinish), E::ResizeFailed) => {
+                to(self.vm, None)
+            }
+            (V::Resized, None, E::BeginConfirm) => to(V::Resized, Some(T::ResizeConfirming)),
+            (_, Some(T::ResizeConfirming), E::ConfirmedRunning) => to(V::Active, None),
+            (_, Some(T::ResizeConfirming), E::ConfirmedStopped) => to(V::Stopped, None),
+            (V::Resized, None, E::BeginRevert) => to(V::Resized, Some(T::ResizeReverting)),
+            (_, Some(T::ResizeReverting), E::RevertedRunning) => to(V::Active, None),
+            (_, Some(T::ResizeReverting), E::RevertedStopped) => to(V::Stopped, None),
+            (_, Some(T::ResizeReverting), E::RevertFailed) => to(V::Resized, None),
+
+            (V::Active | V::Paused | V::Stopped | V::Error, None, E::BeginEvacuate) => {
+                to(self.vm, Some(T::Rebuilding))
+            }
+            (_, Some(T::Rebuilding), E::RebuildPlaced) => to(self.vm, Some(T::RebuildSpawning)),
+            (_, Some(T::RebuildSpawning), E::RebuildDisplaced) => to(self.vm, Some(T::Rebuilding)),
+            (_, Some(T::RebuildSpawning), E::EvacuatedRunning) => to(V::Active, None),
+            (_, Some(T::RebuildSpawning), E::EvacuatedStopped) => to(V::Stopped, None),
+            (_, Some(T::Rebuilding | T::RebuildSpawning), E::EvacuateFailed) => to(self.vm, None),
 
             (vm, None, E::BeginDelete) if vm != V::Deleted => to(vm, Some(T::Deleting)),
             (_, Some(T::Deleting), E::Deleted) => to(V::Deleted, None),

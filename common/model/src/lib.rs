@@ -17,4 +17,4 @@ pub use instance::{
     IllegalInstanceEvent, InstanceEvent, InstanceState, PowerState, TaskState, VmState,
 };
 pub use migration::{IllegalMigrationEvent, MigrationEvent, MigrationStatus, MigrationType};
-pub use resources::{DiskFormat, Resources};
+pub use resources::{DiskFormat, FlavorSnapshot, Resources};

@@ -41,6 +41,17 @@ impl Sub for Resources {
     }
 }
 
+/// A flavor as it was when a guest was given it: flavors can be deleted and made anew, guests keep theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub struct FlavorSnapshot {
+    /// Its id.
+    pub id: String,
+    /// Its name then.
+    pub name: String,
+    /// What a guest of it takes.
+    pub resources: Resources,
+}
+
 /// The formats of a disk image that are accepted. Always named, never probed from the content that a
 /// guest may have written (OSSA-2026-002).
 #[derive(

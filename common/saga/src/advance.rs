@@ -166,10 +166,23 @@ impl<'a, S: Saga> Run<'a, S> {
             return Ok(());
         }
         let (at, step) = self.step()?;
-        let down = health == PeerHealth::Down;
+        let down = health != PeerHealth::Up;
+        let undo = step.undo.as_ref();
+        // A pivot on a host that was forced down never will be done, if its fence may be put off then.
+        let lost = health == PeerHealth::Fenced
+            && step.kind == StepKind::Pivot
+            && undo.is_some_and(|undo| undo.deferral.allows(health));
         match (self.row.dir, step.kind) {
+            (Dir::Do, _) if step.deferral.allows(health) => {
+                let asked = self.asked(self.request(step, Dir::Do)?, step);
+                self.deferred.push(asked);
+                self.record(EntryKind::Deferred, None);
+                self.after(at)
+            }
             (Dir::Do, StepKind::Compensatable | StepKind::Pivot)
-                if self.row.tries >= step.max_tries || (down && step.max_tries < i32::MAX) =>
+                if lost
+                    || self.row.tries >= step.max_tries
+                    || (down && step.max_tries < i32::MAX) =>
             {
                 let fault = Fault::new(
                     FaultCode::TimedOut,
@@ -178,13 +191,7 @@ impl<'a, S: Saga> Run<'a, S> {
                 self.record(EntryKind::TimedOut, Some(fault.clone()));
                 self.unwind(fault)
             }
-            (Dir::Do, _) if down && step.deferrable => {
-                let asked = self.asked(self.request(step, Dir::Do)?, step);
-                self.deferred.push(asked);
-                self.record(EntryKind::Deferred, None);
-                self.after(at)
-            }
-            (Dir::Undo, _) if down && step.undo.as_ref().is_some_and(|undo| undo.deferrable) => {
+            (Dir::Undo, _) if undo.is_some_and(|undo| undo.deferral.allows(health)) => {
                 let asked = self.asked(self.request(step, Dir::Undo)?, step);
                 self.deferred.push(asked);
                 self.row.deferred = true;

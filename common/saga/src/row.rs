@@ -105,8 +105,10 @@ impl Row {
 pub enum PeerHealth {
     /// It reports.
     Up,
-    /// It has not reported for too long, or was forced down. It may still run.
+    /// It has not reported for too long. It may still run.
     Down,
+    /// Somebody has forced it down, which says: it runs no guests any more, whatever it thinks.
+    Fenced,
 }
 
 /// What can happen to a saga.

@@ -6,6 +6,8 @@ use serde_json::Value;
 use whimbrel_messages::{Fault, Peer, Rpc};
 use whimbrel_model::Change;
 
+use crate::row::PeerHealth;
+
 /// A definition's state lacks what a step needs, or can't be read. The saga goes stuck with this text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -41,10 +43,30 @@ pub(crate) type ChangesFn<S> = fn(&S) -> Result<Vec<Change>, Bug>;
 /// Decides on the way back whether to start over from this step with what was learnt from the fault.
 type RetryFn<S> = fn(&mut S, &Fault) -> bool;
 
+/// When a request may be put off until its peer is back, so that the saga goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deferral {
+    Never,
+    /// Only when somebody has seen to it that the peer runs no guests.
+    WhenFenced,
+    /// When the peer is down: the guest's safety does not depend on it.
+    WhenDown,
+}
+
+impl Deferral {
+    pub(crate) fn allows(self, health: PeerHealth) -> bool {
+        match health {
+            PeerHealth::Up => false,
+            PeerHealth::Down => self == Self::WhenDown,
+            PeerHealth::Fenced => self != Self::Never,
+        }
+    }
+}
+
 pub(crate) struct Undo<S> {
     pub(crate) method: &'static str,
     pub(crate) request: RequestFn<S>,
-    pub(crate) deferrable: bool,
+    pub(crate) deferral: Deferral,
 }
 
 /// One step of a saga over the state `S`.
@@ -60,7 +82,7 @@ pub struct Step<S> {
     pub(crate) done: Option<ChangesFn<S>>,
     pub(crate) retry: Option<RetryFn<S>>,
     pub(crate) when: Option<fn(&S) -> bool>,
-    pub(crate) deferrable: bool,
+    pub(crate) deferral: Deferral,
     pub(crate) deadline_ms: i64,
     pub(crate) max_tries: i32,
 }
@@ -101,7 +123,7 @@ pub fn ask<S: 'static, R: Rpc>(
             done: None,
             retry: None,
             when: None,
-            deferrable: false,
+            deferral: Deferral::Never,
             deadline_ms: 10_000,
             max_tries: 3,
         },
@@ -133,17 +155,25 @@ impl<S: 'static, R: Rpc> Typed<S, R> {
     }
 
     /// What undoes it, asked of the same peer.
-    pub fn undo<U: Rpc>(mut self, undo: fn(&S) -> Result<U, Bug>) -> Self {
-        self.step.undo =
-            Some(Undo { method: U::METHOD, request: erase(self.to, undo), deferrable: false });
-        self
+    pub fn undo<U: Rpc>(self, undo: fn(&S) -> Result<U, Bug>) -> Self {
+        self.undo_by(undo, Deferral::Never)
     }
 
     /// As [`Typed::undo`], for undo work that the guest's safety does not depend on: when the peer is
     /// down it is put off until it is back, and the saga goes on.
-    pub fn undo_deferrable<U: Rpc>(mut self, undo: fn(&S) -> Result<U, Bug>) -> Self {
-        self.step.undo =
-            Some(Undo { method: U::METHOD, request: erase(self.to, undo), deferrable: true });
+    pub fn undo_deferrable<U: Rpc>(self, undo: fn(&S) -> Result<U, Bug>) -> Self {
+        self.undo_by(undo, Deferral::WhenDown)
+    }
+
+    /// As [`Typed::undo`], for undo work that may be put off only when the peer was forced down: as long as it
+    /// is merely out of reach, it may have done what was asked, and nothing else may be tried.
+    pub fn undo_deferrable_when_fenced<U: Rpc>(self, undo: fn(&S) -> Result<U, Bug>) -> Self {
+        self.undo_by(undo, Deferral::WhenFenced)
+    }
+
+    fn undo_by<U: Rpc>(mut self, undo: fn(&S) -> Result<U, Bug>, deferral: Deferral) -> Self {
+        let request = erase(self.to, undo);
+        self.step.undo = Some(Undo { method: U::METHOD, request, deferral });
         self
     }
 
@@ -192,7 +222,13 @@ impl<S: 'static, R: Rpc> Typed<S, R> {
 
     /// When the peer is down it is put off until it is back, and the saga goes on.
     pub fn deferrable(mut self) -> Self {
-        self.step.deferrable = true;
+        self.step.deferral = Deferral::WhenDown;
+        self
+    }
+
+    /// When the peer was forced down it is put off until it is back, and the saga goes on.
+    pub fn deferrable_when_fenced(mut self) -> Self {
+        self.step.deferral = Deferral::WhenFenced;
         self
     }
 

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use whimbrel_messages::compute::TerminateInstance;
 use whimbrel_messages::{Fault, Peer};
-use whimbrel_model::{Change, HostName, InstanceEvent, InstanceId, PowerState};
+use whimbrel_model::{Change, HostName, InstanceEvent, InstanceId, MigrationEvent, PowerState};
 use whimbrel_saga::{Bug, Saga, Step, ask};
 
 use crate::{compute, gave_up, known};
@@ -17,7 +17,7 @@ pub struct Delete {
     /// The host that owns it, if any.
     #[serde(default)]
     pub host: Option<HostName>,
-    /// Another host that may have something of it, after a migration that nobody settled.
+    /// Another host that may have something of it, after a migration that nobody settled or decided on.
     #[serde(default)]
     pub other_host: Option<HostName>,
     /// Above every token that it ever ran under.
@@ -63,6 +63,8 @@ impl Saga for Delete {
     fn completed(&self) -> Result<Vec<Change>, Bug> {
         Ok(vec![
             Change::Instance(InstanceEvent::Deleted),
+            // A move that nobody has confirmed or reverted; else the saga has no migration.
+            Change::Migration(MigrationEvent::Abandon),
             Change::Power(PowerState::NoState),
             Change::Disown,
             Change::ReleaseAllocations,

@@ -3,8 +3,11 @@
 
 mod boot;
 mod delete;
+mod evacuate;
 mod live_migrate;
 mod power;
+mod resize;
+mod resize_decided;
 
 use whimbrel_messages::{Fault, Peer};
 use whimbrel_model::{Change, HostName, InstanceEvent, MigrationEvent};
@@ -12,8 +15,11 @@ use whimbrel_saga::{Bug, Registry};
 
 pub use boot::Boot;
 pub use delete::Delete;
+pub use evacuate::Evacuate;
 pub use live_migrate::LiveMigrate;
 pub use power::{Reboot, Start, Stop};
+pub use resize::Resize;
+pub use resize_decided::{Confirm, Revert};
 
 /// All definitions that this binary can run.
 pub fn registry() -> Registry {
@@ -24,6 +30,10 @@ pub fn registry() -> Registry {
         .with::<Stop>()
         .with::<Reboot>()
         .with::<LiveMigrate>()
+        .with::<Resize>()
+        .with::<Confirm>()
+        .with::<Revert>()
+        .with::<Evacuate>()
 }
 
 /// What an operation that can go neither on nor back leaves behind.

@@ -3,7 +3,8 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
-use whimbrel_model::Resources;
+use serde_json::{Value, json};
+use whimbrel_model::{FlavorSnapshot, Resources};
 
 use crate::error::violates;
 use crate::schema::flavor;
@@ -36,6 +37,27 @@ impl FlavorRow {
     pub fn resources(&self) -> Resources {
         Resources { vcpus: self.vcpus, memory_mib: self.memory_mib, disk_gib: self.disk_gib }
     }
+
+    /// It, as a guest of it keeps it.
+    pub fn snapshot(&self) -> FlavorSnapshot {
+        let (id, name) = (self.id.clone(), self.name.clone());
+        FlavorSnapshot { id, name, resources: self.resources() }
+    }
+}
+
+/// A guest's flavor, as it is stored and shown with the server.
+pub fn flavor_with_server(flavor: &FlavorSnapshot) -> Value {
+    let FlavorSnapshot { id, name, resources } = flavor;
+    json!({
+        "id": id,
+        "original_name": name,
+        "vcpus": resources.vcpus,
+        "ram": resources.memory_mib,
+        "disk": resources.disk_gib,
+        "ephemeral": 0,
+        "swap": 0,
+        "extra_specs": {},
+    })
 }
 
 /// All flavors, by memory and name.

@@ -12,7 +12,9 @@ mod server;
 mod server_list;
 
 pub use action::{ActionRow, HistoryRow, action_get, actions_list, history_list};
-pub use flavor::{FlavorRow, flavor_create, flavor_delete, flavor_get, flavors_list};
+pub use flavor::{
+    FlavorRow, flavor_create, flavor_delete, flavor_get, flavor_with_server, flavors_list,
+};
 pub use host::{
     AllocationRow, HostRow, HostUpdate, ObligationRow, ServiceRow, allocations_list, host_delete,
     host_get, host_update, hosts_list, obligations_list, services_list,

@@ -16,7 +16,7 @@ use super::changes::{Claim, InstanceRow, MigrationRow, apply};
 use super::load::{Loaded, load_locked};
 use super::rows::{lock_instances, lock_migrations};
 use super::write;
-use crate::reports::hosts_up;
+use crate::reports::hosts_not_up;
 use crate::{Connection, Database, DbError, OutboxMessage};
 
 /// How far above an instance's token a deletion's is, so that it is above every token that the guest ever
@@ -135,14 +135,14 @@ async fn database_now(connection: &mut Connection) -> Result<DateTime<Utc>, DbEr
         .map_err(DbError::query("reading the clock"))
 }
 
-/// Sagas that are due and wait for a host that is down.
+/// Sagas that are due and wait for a host that is not up, and how that host does.
 async fn peers_down(
     connection: &mut Connection,
     registry: &Registry,
     loaded: &[Loaded],
     now: DateTime<Utc>,
     down_after_ms: i64,
-) -> Result<BTreeSet<SagaId>, DbError> {
+) -> Result<BTreeMap<SagaId, PeerHealth>, DbError> {
     let mut waiting = Vec::new();
     for saga in loaded.iter().filter(|saga| saga.row.wake_at.is_some_and(|at| at <= now)) {
         let definition = registry.get(&saga.name, saga.version);
@@ -151,11 +151,12 @@ async fn peers_down(
         }
     }
     if waiting.is_empty() {
-        return Ok(BTreeSet::new());
+        return Ok(BTreeMap::new());
     }
     let names: Vec<String> = waiting.iter().map(|(_, host)| host.to_string()).collect();
-    let up = hosts_up(connection, &names, down_after_ms).await?;
-    Ok(waiting.into_iter().filter(|(_, host)| !up.contains(host)).map(|(id, _)| id).collect())
+    let not_up = hosts_not_up(connection, &names, down_after_ms).await?;
+    let health = |(id, host)| not_up.get(&host).map(|health| (id, *health));
+    Ok(waiting.into_iter().filter_map(health).collect())
 }
 
 /// Runs the engine over every saga that this binary knows.
@@ -163,7 +164,7 @@ fn advance_all(
     loaded: Vec<Loaded>,
     registry: &Registry,
     work: &[Work],
-    down: &BTreeSet<SagaId>,
+    down: &BTreeMap<SagaId, PeerHealth>,
     now: DateTime<Utc>,
     batch: &mut Batch,
 ) -> Vec<Current> {
@@ -190,7 +191,9 @@ fn advance_all(
         for input in cancel.into_iter().chain(arrived) {
             let before = current.saga.row.clone();
             let input = match input {
-                Input::Wake(_) if down.contains(&before.id) => Input::Wake(PeerHealth::Down),
+                Input::Wake(_) => {
+                    Input::Wake(down.get(&before.id).copied().unwrap_or(PeerHealth::Up))
+                }
                 other => other.clone(),
             };
             let (row, effects) = definition.advance(before.clone(), input, now);

@@ -1,6 +1,9 @@
 //! What a saga's changes mean for its rows. Pure: rows in memory in, rows in memory out.
 
-use whimbrel_model::{Change, HostName, InstanceEvent, InstanceState, MigrationStatus, PowerState};
+use whimbrel_model::{
+    Change, FlavorSnapshot, HostName, InstanceEvent, InstanceState, MigrationStatus, MigrationType,
+    PowerState,
+};
 
 use crate::DbError;
 
@@ -13,6 +16,8 @@ pub(super) struct InstanceRow {
     pub(super) seen_generation: i64,
     pub(super) delete_requested: bool,
     pub(super) power: Option<PowerState>,
+    /// The new flavor, if it changes.
+    pub(super) flavor: Option<FlavorSnapshot>,
     /// Some(None) clears the fault.
     pub(super) fault: Option<Option<(String, String)>>,
     pub(super) launched: bool,
@@ -35,6 +40,7 @@ impl InstanceRow {
             seen_generation,
             delete_requested,
             power: None,
+            flavor: None,
             fault: None,
             launched: false,
             deleted: false,
@@ -55,6 +61,7 @@ pub(super) struct OutcomeFigures {
 /// A migration's row as far as sagas change it.
 #[derive(Clone, Debug)]
 pub(super) struct MigrationRow {
+    pub(super) kind: MigrationType,
     pub(super) status: MigrationStatus,
     pub(super) source: HostName,
     pub(super) destination: Option<HostName>,
@@ -65,13 +72,14 @@ pub(super) struct MigrationRow {
 
 impl MigrationRow {
     pub(super) fn new(
+        kind: MigrationType,
         status: MigrationStatus,
         source: HostName,
         destination: Option<HostName>,
         seen_generation: i64,
     ) -> Self {
         let outcome = OutcomeFigures::default();
-        Self { status, source, destination, seen_generation, outcome, changed: false }
+        Self { kind, status, source, destination, seen_generation, outcome, changed: false }
     }
 }
 
@@ -110,6 +118,7 @@ pub(super) fn apply(
             instance.owner_epoch = instance.owner_epoch.max(*epoch);
         }
         Change::Disown => instance.host = None,
+        Change::Size(flavor) => instance.flavor = Some(flavor.clone()),
         Change::Fault { code, message } => {
             instance.fault = Some(Some((code.clone(), message.clone())));
         }
@@ -128,7 +137,9 @@ pub(super) fn apply(
 
 fn apply_to_migration(change: &Change, migration: &mut MigrationRow) -> Result<(), DbError> {
     match change {
-        Change::Migration(event) => migration.status = migration.status.on(*event)?,
+        Change::Migration(event) => {
+            migration.status = migration.status.on(migration.kind, *event)?
+        }
         Change::Destination(host) => migration.destination = Some(host.clone()),
         Change::Outcome { total_ms, downtime_ms, memory_bytes, disk_bytes } => {
             migration.outcome = OutcomeFigures {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
-use whimbrel_model::{InstanceState, MigrationStatus};
+use whimbrel_model::{InstanceState, MigrationStatus, MigrationType};
 
 use super::changes::{InstanceRow, MigrationRow};
 use crate::schema::{instance, migration};
@@ -57,11 +57,12 @@ pub(super) async fn lock_migrations(
     if ids.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let stored: Vec<(Uuid, String, String, Option<String>, i64)> = migration::table
+    let stored: Vec<(Uuid, String, String, String, Option<String>, i64)> = migration::table
         .filter(migration::id.eq_any(ids))
         .order(migration::id)
         .select((
             migration::id,
+            migration::migration_type,
             migration::status,
             migration::source_compute,
             migration::dest_compute,
@@ -72,11 +73,12 @@ pub(super) async fn lock_migrations(
         .await
         .map_err(DbError::query("reading migrations"))?;
     let mut rows = BTreeMap::new();
-    for (id, status, source, destination, generation) in stored {
+    for (id, kind, status, source, destination, generation) in stored {
+        let kind = parse::<MigrationType>("migration.migration_type", &kind)?;
         let status = parse::<MigrationStatus>("migration.status", &status)?;
         let source = parse("migration.source_compute", &source)?;
         let destination = parse_opt("migration.dest_compute", destination.as_deref())?;
-        rows.insert(id, MigrationRow::new(status, source, destination, generation));
+        rows.insert(id, MigrationRow::new(kind, status, source, destination, generation));
     }
     Ok(rows)
 }

@@ -32,9 +32,15 @@ fn definitions_are_frozen() {
         boot 1
             select-destination: Compensatable select_destinations
             build-and-run: Compensatable build_and_run_instance, undone by terminate_instance
+        confirm-resize 1
+            confirm-resize: Retriable confirm_resize
         delete 1
             terminate: Retriable terminate_instance
             terminate-other: Retriable terminate_instance
+        evacuate 1
+            select-destination: Compensatable select_destinations
+            rebuild-instance: Compensatable rebuild_instance, undone by revert_resize
+            clear-source: Retriable post_live_migration
         live-migrate 1
             select-destination: Compensatable select_destinations
             check-destination: Compensatable check_can_live_migrate_destination, undone by clean_up_live_migration_check
@@ -45,6 +51,14 @@ fn definitions_are_frozen() {
             clean-up-source: Retriable post_live_migration
         reboot 1
             reboot: Pivot reboot_instance, undone by fence
+        resize 1
+            select-destination: Compensatable select_destinations
+            prep-resize: Compensatable prep_resize, undone by revert_resize
+            resize-instance: Compensatable resize_instance, undone by finish_revert_resize
+            finish-resize: Pivot finish_resize, undone by fence_resize
+        revert-resize 1
+            revert-resize: Pivot revert_resize, undone by fence
+            finish-revert-resize: Retriable finish_revert_resize
         start 1
             start: Pivot start_instance, undone by fence
         stop 1

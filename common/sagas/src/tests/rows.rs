@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 use whimbrel_model::{
-    Change, HostName, InstanceState, MigrationId, MigrationStatus, PowerState, TaskState,
+    Change, HostName, InstanceState, MigrationId, MigrationStatus, MigrationType, PowerState,
+    TaskState,
 };
 
 /// Stands for the instance among the consumers of allocations.
@@ -24,6 +25,7 @@ pub(crate) struct InstanceRow {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MigrationRow {
+    pub(crate) kind: MigrationType,
     pub(crate) status: MigrationStatus,
     pub(crate) source: HostName,
     pub(crate) destination: Option<HostName>,
@@ -67,7 +69,8 @@ impl Rows {
             }
             Change::Migration(event) => {
                 if let Some(row) = migration.and_then(|id| self.migrations.get_mut(&id)) {
-                    row.status = row.status.on(*event).map_err(|error| error.to_string())?;
+                    row.status =
+                        row.status.on(row.kind, *event).map_err(|error| error.to_string())?;
                 }
             }
             Change::Destination(host) => {
@@ -93,7 +96,10 @@ impl Rows {
                 }
             }
             Change::ReleasePorts => instance.has_ports = false,
-            Change::Outcome { .. } | Change::Fault { .. } | Change::ClearFault => {}
+            Change::Outcome { .. }
+            | Change::Size(_)
+            | Change::Fault { .. }
+            | Change::ClearFault => {}
         }
         Ok(())
     }

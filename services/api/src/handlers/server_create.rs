@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use whimbrel_db::DbError;
-use whimbrel_db::api::{self, FlavorRow, ImageRow, NewServer, WantedPort};
+use whimbrel_db::api::{self, FlavorRow, ImageRow, NewServer, WantedPort, flavor_with_server};
 use whimbrel_model::HostName;
 
 use crate::auth::Context;
@@ -19,7 +19,6 @@ use crate::body::Body;
 use crate::error::ApiError;
 use crate::state::Api;
 use crate::version::{Base, Version};
-use crate::views;
 
 /// A request to make a server.
 #[derive(Deserialize, ToSchema)]
@@ -288,7 +287,7 @@ pub(crate) async fn create(
     let new = NewServer {
         name: wanted.name.trim().to_owned(),
         description: wanted.description.clone(),
-        flavor_view: views::flavor_of_server(&flavor),
+        flavor_view: flavor_with_server(&flavor.snapshot()),
         flavor,
         image,
         ports: ports(&api, wanted.networks.as_ref(), version).await?,

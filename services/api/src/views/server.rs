@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha224};
-use whimbrel_db::api::{FlavorRow, ServerRow};
+use whimbrel_db::api::ServerRow;
 use whimbrel_model::{InstanceState, TaskState, VmState};
 
 use super::zulu;
@@ -16,6 +16,16 @@ pub(crate) fn status(state: InstanceState) -> &'static str {
             "HARD_REBOOT"
         }
         (VmState::Active | VmState::Paused, Some(TaskState::Migrating)) => "MIGRATING",
+        (
+            VmState::Active | VmState::Stopped,
+            Some(TaskState::ResizePrep | TaskState::ResizeMigrating | TaskState::ResizeFinish),
+        ) => "RESIZE",
+        (
+            VmState::Active | VmState::Stopped | VmState::Error,
+            Some(TaskState::Rebuilding | TaskState::RebuildSpawning),
+        ) => "REBUILD",
+        (VmState::Resized, Some(TaskState::ResizeReverting)) => "REVERT_RESIZE",
+        (VmState::Resized, _) => "VERIFY_RESIZE",
         (VmState::Building, _) => "BUILD",
         (VmState::Active, _) => "ACTIVE",
         (VmState::Paused, _) => "PAUSED",
@@ -23,20 +33,6 @@ pub(crate) fn status(state: InstanceState) -> &'static str {
         (VmState::Error, _) => "ERROR",
         (VmState::Deleted, _) => "DELETED",
     }
-}
-
-/// A flavor, as it is shown with the servers that were made with it.
-pub(crate) fn flavor_of_server(flavor: &FlavorRow) -> Value {
-    json!({
-        "id": flavor.id,
-        "original_name": flavor.name,
-        "vcpus": flavor.vcpus,
-        "ram": flavor.memory_mib,
-        "disk": flavor.disk_gib,
-        "ephemeral": 0,
-        "swap": 0,
-        "extra_specs": {},
-    })
 }
 
 fn links(id: impl std::fmt::Display, base: &Base) -> Value {

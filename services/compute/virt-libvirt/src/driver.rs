@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Mutex, Semaphore, watch};
 use whimbrel_messages::compute::{
-    BlockMigration, DestinationCheck, InstanceSpec, MigrateData, PreLiveMigrationReply, RebootKind,
+    BlockMigration, DestinationCheck, FinishResize, FinishRevertResize, InstanceSpec, MigrateData,
+    PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind, RebuildInstance, RebuildReply,
+    ResizeInstance, ResizeInstanceReply, RevertResize,
 };
 use whimbrel_messages::report::{CpuInfo, Guest, Inventory};
 use whimbrel_model::{InstanceId, MigrationId, PowerState};
@@ -184,5 +186,42 @@ impl ComputeDriver for LibvirtDriver {
         owner_epoch: i64,
     ) -> Result<(), DriverError> {
         self.clear_source(instance_id, destroy_disks, owner_epoch).await
+    }
+
+    async fn prep_resize(&self, request: &PrepResize) -> Result<PrepResizeReply, DriverError> {
+        self.prepare_for_disks(request).await
+    }
+
+    async fn resize_instance(
+        &self,
+        request: &ResizeInstance,
+        progress: &watch::Sender<JobProgress>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<ResizeInstanceReply, DriverError> {
+        self.carry_disks(request, progress, stop).await
+    }
+
+    async fn finish_resize(&self, request: &FinishResize) -> Result<(), DriverError> {
+        self.make_from_carried(request).await
+    }
+
+    async fn confirm_resize(
+        &self,
+        instance_id: InstanceId,
+        migration_id: MigrationId,
+    ) -> Result<(), DriverError> {
+        self.drop_rollback_point(instance_id, migration_id).await
+    }
+
+    async fn revert_resize(&self, request: &RevertResize) -> Result<(), DriverError> {
+        self.drop_moved(request).await
+    }
+
+    async fn finish_revert_resize(&self, request: &FinishRevertResize) -> Result<(), DriverError> {
+        self.take_back(request).await
+    }
+
+    async fn rebuild(&self, request: &RebuildInstance) -> Result<RebuildReply, DriverError> {
+        self.make_again(request).await
     }
 }

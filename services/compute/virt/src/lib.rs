@@ -9,7 +9,9 @@ use std::future::Future;
 
 use tokio::sync::watch;
 use whimbrel_messages::compute::{
-    BlockMigration, DestinationCheck, InstanceSpec, MigrateData, PreLiveMigrationReply, RebootKind,
+    BlockMigration, DestinationCheck, FinishResize, FinishRevertResize, InstanceSpec, MigrateData,
+    PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind, RebuildInstance, RebuildReply,
+    ResizeInstance, ResizeInstanceReply, RevertResize,
 };
 use whimbrel_messages::report::{Guest, Inventory, JobStats};
 use whimbrel_model::{HostName, InstanceId, MigrationId, PowerState};
@@ -222,4 +224,54 @@ pub trait ComputeDriver: Send + Sync + 'static {
         destroy_disks: bool,
         owner_epoch: i64,
     ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// At the destination of a resize or cold migration: checks that it can take the guest, fetches its
+    /// image, leaves a probe file and makes ready to receive disks. Remembers the token.
+    fn prep_resize(
+        &self,
+        request: &PrepResize,
+    ) -> impl Future<Output = Result<PrepResizeReply, DriverError>> + Send;
+
+    /// At the source: shuts the guest down, sets its directory aside as the rollback point and carries its
+    /// disks. Called again after a crash, it goes on from what it finds. Ends early, with an error, when
+    /// `stop` says so. Progress counts bytes of disk.
+    fn resize_instance(
+        &self,
+        request: &ResizeInstance,
+        progress: &watch::Sender<JobProgress>,
+        stop: watch::Receiver<bool>,
+    ) -> impl Future<Output = Result<ResizeInstanceReply, DriverError>> + Send;
+
+    /// At the destination: the guest from what has arrived, grown to its new size, started if asked.
+    fn finish_resize(
+        &self,
+        request: &FinishResize,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// At the source: removes the rollback point of that move. Fine if there is none.
+    fn confirm_resize(
+        &self,
+        instance_id: InstanceId,
+        migration_id: MigrationId,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// At the destination of any move of a stopped guest: removes what that move made here, and nothing that was
+    /// here before. Refuses if the guest runs here under a higher token.
+    fn revert_resize(
+        &self,
+        request: &RevertResize,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// At the source: the guest back from the rollback point, if there is one, defined in its old size and
+    /// started if asked.
+    fn finish_revert_resize(
+        &self,
+        request: &FinishRevertResize,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// Makes a guest whose host is lost: from its own disk if that is here, else from its image.
+    fn rebuild(
+        &self,
+        request: &RebuildInstance,
+    ) -> impl Future<Output = Result<RebuildReply, DriverError>> + Send;
 }

@@ -3,10 +3,11 @@
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::query_builder::{AstPass, QueryFragment, QueryId};
-use diesel::sql_types::{Array, BigInt, Bool, Nullable, Text, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Bool, Jsonb, Nullable, Text, Uuid as SqlUuid};
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
+use crate::api::flavor_with_server;
 use crate::saga_log::batch::Writes;
 use crate::{Connection, DbError};
 
@@ -25,6 +26,7 @@ struct InstanceWrite {
     fault_message: Vec<Option<String>>,
     launched: Vec<bool>,
     deleted: Vec<bool>,
+    flavor: Vec<Option<serde_json::Value>>,
 }
 
 impl QueryFragment<Pg> for InstanceWrite {
@@ -37,7 +39,12 @@ impl QueryFragment<Pg> for InstanceWrite {
              fault_message = CASE WHEN u.sets_fault THEN u.fault_message ELSE instance.fault_message END, \
              fault_at = CASE WHEN u.sets_fault THEN now() ELSE instance.fault_at END, \
              launched_at = CASE WHEN u.launched THEN coalesce(instance.launched_at, now()) ELSE instance.launched_at END, \
-             deleted_at = CASE WHEN u.deleted THEN now() ELSE instance.deleted_at END FROM unnest(",
+             deleted_at = CASE WHEN u.deleted THEN now() ELSE instance.deleted_at END, \
+             flavor_id = coalesce(u.flavor->>'id', instance.flavor_id), \
+             flavor = coalesce(u.flavor, instance.flavor), \
+             vcpus = coalesce((u.flavor->>'vcpus')::integer, instance.vcpus), \
+             memory_mib = coalesce((u.flavor->>'ram')::bigint, instance.memory_mib), \
+             disk_gib = coalesce((u.flavor->>'disk')::bigint, instance.disk_gib) FROM unnest(",
         );
         out.push_bind_param::<Array<SqlUuid>, _>(&self.id)?;
         out.push_sql(", ");
@@ -60,9 +67,11 @@ impl QueryFragment<Pg> for InstanceWrite {
             out.push_sql(", ");
             out.push_bind_param::<Array<Bool>, _>(flags)?;
         }
+        out.push_sql(", ");
+        out.push_bind_param::<Array<Nullable<Jsonb>>, _>(&self.flavor)?;
         out.push_sql(
             ") AS u (id, generation, vm_state, task_state, power_state, host, owner_epoch, sets_fault, fault_code, \
-             fault_message, launched, deleted) \
+             fault_message, launched, deleted, flavor) \
              WHERE instance.id = u.id AND instance.generation = u.generation",
         );
         Ok(())
@@ -85,6 +94,7 @@ pub(super) async fn instances(connection: &mut Connection, writes: &Writes) -> R
         this.fault_message.push(message);
         this.launched.push(row.launched);
         this.deleted.push(row.deleted);
+        this.flavor.push(row.flavor.as_ref().map(flavor_with_server));
     }
     if this.id.is_empty() {
         return Ok(());

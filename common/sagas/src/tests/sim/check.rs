@@ -70,7 +70,8 @@ impl Sim {
             | VmState::Deleted
             | VmState::Active
             | VmState::Stopped
-            | VmState::Paused => {}
+            | VmState::Paused
+            | VmState::Resized => {}
         }
         let expected: Vec<_> = home.iter().map(|home| (INSTANCE, name(*home))).collect();
         let claims: Vec<_> = self.rows.claims.clone().into_iter().collect();

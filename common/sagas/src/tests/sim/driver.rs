@@ -151,7 +151,7 @@ impl Sim {
         if let Some(row) = self.rows.migrations.get_mut(&id)
             && row.status == MigrationStatus::Running
         {
-            row.status = row.status.on(MigrationEvent::PostCopy).expect("it runs");
+            row.status = row.status.on(row.kind, MigrationEvent::PostCopy).expect("it runs");
         }
     }
 

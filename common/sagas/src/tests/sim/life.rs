@@ -7,7 +7,7 @@ use uuid::Uuid;
 use whimbrel_messages::compute::{ImageSpec, InstanceSpec, RebootKind};
 use whimbrel_model::{
     DiskFormat, HostName, ImageId, InstanceEvent, InstanceId, InstanceState, MigrationId,
-    MigrationStatus, PowerState, Resources, VmState,
+    MigrationStatus, MigrationType, PowerState, Resources, VmState,
 };
 use whimbrel_saga::Saga as _;
 
@@ -242,7 +242,8 @@ impl Sim {
     fn begin_move(&mut self, source: &HostName, requested_host: Option<&HostName>) {
         let id = MigrationId(Uuid::from_u128(0x2000 + self.rows.migrations.len() as u128));
         let (status, destination) = (MigrationStatus::Accepted, None);
-        let row = MigrationRow { status, source: source.clone(), destination };
+        let kind = MigrationType::LiveMigration;
+        let row = MigrationRow { kind, status, source: source.clone(), destination };
         self.rows.migrations.insert(id, row);
         let state = json!({
             "instance": instance(),

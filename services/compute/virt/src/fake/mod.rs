@@ -1,6 +1,7 @@
 //! A simulated hypervisor, for load and fault tests. It runs no guests; it keeps a record of each, which
 //! outlives the service as a real emulator does, and moves it from host to host as the model says.
 
+mod cold;
 mod config;
 mod model;
 mod world;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use whimbrel_messages::compute::{
-    BlockMigration, DestinationCheck, DiskSpec, InstanceSpec, MigrateData, PreLiveMigrationReply,
-    RebootKind,
+    BlockMigration, DestinationCheck, DiskSpec, FinishResize, FinishRevertResize, InstanceSpec,
+    MigrateData, PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind, RebuildInstance,
+    RebuildReply, ResizeInstance, ResizeInstanceReply, RevertResize,
 };
 use whimbrel_messages::report::{CpuInfo, Guest, Inventory, JobStats};
 use whimbrel_model::{DiskFormat, HostName, InstanceId, MigrationId, PowerState, Resources};
@@ -176,6 +178,8 @@ impl ComputeDriver for FakeDriver {
     async fn destroy(&self, id: InstanceId, epoch: i64) -> Result<(), DriverError> {
         self.enter("destroy")?;
         self.world.remove_job(&self.host, id)?;
+        self.world.remove_rollback(&self.host, id)?;
+        self.world.remove_arrival(&self.host, id)?;
         self.remove(id, epoch)
     }
 
@@ -338,6 +342,43 @@ impl ComputeDriver for FakeDriver {
         self.enter("post_live_migration")?;
         self.world.remove_job(&self.host, id)?;
         self.remove(id, epoch)
+    }
+
+    async fn prep_resize(&self, request: &PrepResize) -> Result<PrepResizeReply, DriverError> {
+        self.prepare_resize(request)
+    }
+
+    async fn resize_instance(
+        &self,
+        request: &ResizeInstance,
+        progress: &watch::Sender<JobProgress>,
+        stop: watch::Receiver<bool>,
+    ) -> Result<ResizeInstanceReply, DriverError> {
+        self.carry(request, progress, stop).await
+    }
+
+    async fn finish_resize(&self, request: &FinishResize) -> Result<(), DriverError> {
+        self.make_from_arrival(request)
+    }
+
+    async fn confirm_resize(
+        &self,
+        id: InstanceId,
+        migration_id: MigrationId,
+    ) -> Result<(), DriverError> {
+        self.drop_rollback(id, migration_id)
+    }
+
+    async fn revert_resize(&self, request: &RevertResize) -> Result<(), DriverError> {
+        self.drop_arrival(request)
+    }
+
+    async fn finish_revert_resize(&self, request: &FinishRevertResize) -> Result<(), DriverError> {
+        self.take_back(request)
+    }
+
+    async fn rebuild(&self, request: &RebuildInstance) -> Result<RebuildReply, DriverError> {
+        self.make_again(request)
     }
 }
 

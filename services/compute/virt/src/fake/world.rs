@@ -36,16 +36,36 @@ impl FakeJob {
 
     /// Model time since it began, in milliseconds.
     pub(super) fn elapsed_ms(&self, time_scale: f64) -> u64 {
-        let real = (Utc::now() - self.began).num_milliseconds().max(0);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_precision_loss,
-            clippy::cast_sign_loss,
-            reason = "milliseconds of a test"
-        )]
-        let scaled = (real as f64 / time_scale.max(f64::MIN_POSITIVE)) as u64;
-        scaled
+        model_ms(self.began, time_scale)
     }
+}
+
+/// Model time since `began`, in milliseconds.
+pub(super) fn model_ms(began: DateTime<Utc>, time_scale: f64) -> u64 {
+    let real = (Utc::now() - began).num_milliseconds().max(0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "milliseconds of a test"
+    )]
+    let scaled = (real as f64 / time_scale.max(f64::MIN_POSITIVE)) as u64;
+    scaled
+}
+
+/// What a source keeps of a guest that a move has shut down: its disks, and how it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FakeRollback {
+    pub(super) migration_id: MigrationId,
+    pub(super) began: DateTime<Utc>,
+    pub(super) carried: bool,
+}
+
+/// Disks that have arrived, or may arrive, for a move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct FakeArrival {
+    pub(super) migration_id: MigrationId,
+    pub(super) whole: bool,
 }
 
 #[derive(Default)]
@@ -53,6 +73,8 @@ pub(super) struct Memory {
     guests: BTreeMap<(HostName, InstanceId), FakeGuest>,
     jobs: HashMap<(HostName, InstanceId), FakeJob>,
     epochs: HashMap<(HostName, InstanceId), i64>,
+    rollbacks: HashMap<(HostName, InstanceId), FakeRollback>,
+    arrivals: HashMap<(HostName, InstanceId), FakeArrival>,
 }
 
 static SHARED: LazyLock<Arc<Mutex<Memory>>> = LazyLock::new(Arc::default);
@@ -173,6 +195,67 @@ impl World {
                 Ok(())
             }
             Self::Folder(folder) => unlink(&path(folder, host, id, "job")),
+        }
+    }
+
+    /// What `host` keeps for the way back.
+    pub(super) fn rollback(&self, host: &HostName, id: InstanceId) -> Io<Option<FakeRollback>> {
+        match self {
+            Self::Memory(memory) => Ok(lock(memory).rollbacks.get(&(host.clone(), id)).cloned()),
+            Self::Folder(folder) => read(&path(folder, host, id, "rollback")),
+        }
+    }
+
+    pub(super) fn put_rollback(
+        &self,
+        host: &HostName,
+        id: InstanceId,
+        it: &FakeRollback,
+    ) -> Io<()> {
+        match self {
+            Self::Memory(memory) => {
+                lock(memory).rollbacks.insert((host.clone(), id), it.clone());
+                Ok(())
+            }
+            Self::Folder(folder) => write(&path(folder, host, id, "rollback"), it),
+        }
+    }
+
+    pub(super) fn remove_rollback(&self, host: &HostName, id: InstanceId) -> Io<()> {
+        match self {
+            Self::Memory(memory) => {
+                lock(memory).rollbacks.remove(&(host.clone(), id));
+                Ok(())
+            }
+            Self::Folder(folder) => unlink(&path(folder, host, id, "rollback")),
+        }
+    }
+
+    /// What has arrived at `host`.
+    pub(super) fn arrival(&self, host: &HostName, id: InstanceId) -> Io<Option<FakeArrival>> {
+        match self {
+            Self::Memory(memory) => Ok(lock(memory).arrivals.get(&(host.clone(), id)).cloned()),
+            Self::Folder(folder) => read(&path(folder, host, id, "arrival")),
+        }
+    }
+
+    pub(super) fn put_arrival(&self, host: &HostName, id: InstanceId, it: &FakeArrival) -> Io<()> {
+        match self {
+            Self::Memory(memory) => {
+                lock(memory).arrivals.insert((host.clone(), id), it.clone());
+                Ok(())
+            }
+            Self::Folder(folder) => write(&path(folder, host, id, "arrival"), it),
+        }
+    }
+
+    pub(super) fn remove_arrival(&self, host: &HostName, id: InstanceId) -> Io<()> {
+        match self {
+            Self::Memory(memory) => {
+                lock(memory).arrivals.remove(&(host.clone(), id));
+                Ok(())
+            }
+            Self::Folder(folder) => unlink(&path(folder, host, id, "arrival")),
         }
     }
 
