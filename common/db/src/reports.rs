@@ -129,7 +129,8 @@ pub async fn apply_progress(
     progress: &MigrationProgress,
 ) -> Result<(), DbError> {
     let stats = progress.stats;
-    let running = [MigrationStatus::Running, MigrationStatus::RunningPostCopy];
+    let moving =
+        [MigrationStatus::Running, MigrationStatus::RunningPostCopy, MigrationStatus::Migrating];
     let next = if progress.post_copy {
         MigrationStatus::Running.on(MigrationType::LiveMigration, MigrationEvent::PostCopy)?
     } else {
@@ -140,7 +141,7 @@ pub async fn apply_progress(
     let status = diesel::dsl::case_when(running_now, next.to_string().into_sql::<Text>())
         .otherwise(migration::status);
     diesel::update(migration::table.find(progress.migration_id.0))
-        .filter(migration::status.eq_any(running.map(|status| status.to_string())))
+        .filter(migration::status.eq_any(moving.map(|status| status.to_string())))
         .set((
             migration::status.eq(status),
             migration::memory_total.eq(stats.memory_total),

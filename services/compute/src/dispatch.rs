@@ -11,7 +11,8 @@ use chrono::{TimeDelta, Utc};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 use whimbrel_messages::compute::{
-    Fence, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
+    Fence, FenceResize, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
+    ResizeInstance,
 };
 use whimbrel_messages::{Command, Dir, Fault, FaultCode, Outcome, Rpc, StepKey};
 use whimbrel_model::{HostName, SagaId};
@@ -43,12 +44,20 @@ pub(crate) struct Agent<D> {
     short: TaskTracker,
 }
 
-type UnderWay = HashMap<StepKey, watch::Receiver<()>>;
+type UnderWay = HashMap<StepKey, Work>;
+
+/// What others may do about a piece of work that is under way.
+struct Work {
+    ended: watch::Receiver<()>,
+    stop: watch::Sender<bool>,
+}
 
 /// A piece of work while it is under way. Dropping it wakes whoever waits for its end.
 pub(crate) struct Running {
     key: StepKey,
     all: Arc<Mutex<UnderWay>>,
+    /// Whether it should end early: its undo has come.
+    pub(crate) stop: watch::Receiver<bool>,
     _ended: watch::Sender<()>,
 }
 
@@ -89,7 +98,7 @@ impl<D: ComputeDriver> Agent<D> {
                 self.track(async move { delivery.dead_letter(&reason).await });
             }
             // A job may take hours and goes on when the agent is told to stop.
-            Ok(command) if command.method == LiveMigration::METHOD => {
+            Ok(command) if is_job(&command.method) => {
                 drop(tokio::spawn(async move { this.handle(command, delivery).await }));
             }
             Ok(command) => self.track(async move { this.handle(command, delivery).await }),
@@ -132,8 +141,10 @@ impl<D: ComputeDriver> Agent<D> {
         tracing::debug!(saga.id = %command.key.saga_id, request_id = %command.request_id,
             step = command.key.step, dir = %command.key.dir, method = command.method, "begun");
         match command.method.as_str() {
-            LiveMigration::METHOD => self.start_job(command, delivery, running).await,
-            Fence::METHOD | LiveMigrationAbort::METHOD => {
+            LiveMigration::METHOD | ResizeInstance::METHOD => {
+                self.start_job(command, delivery, running).await;
+            }
+            Fence::METHOD | FenceResize::METHOD | LiveMigrationAbort::METHOD => {
                 self.fence(command, delivery, running).await;
             }
             _ => self.carry_out(command, delivery, running).await,
@@ -141,6 +152,9 @@ impl<D: ComputeDriver> Agent<D> {
     }
 
     async fn carry_out(&self, command: Command, delivery: Delivery, running: Running) {
+        if command.key.dir == Dir::Undo {
+            self.stop(&StepKey { dir: Dir::Do, ..command.key.clone() });
+        }
         let turn = self.turn(command.key.saga_id);
         let _turn = if command.method == LiveMigrationForceComplete::METHOD {
             None
@@ -188,13 +202,24 @@ impl<D: ComputeDriver> Agent<D> {
             return None;
         }
         let (ended, wait) = watch::channel(());
-        all.insert(key.clone(), wait);
-        Some(Running { key: key.clone(), all: Arc::clone(&self.running), _ended: ended })
+        let (stop, stopped) = watch::channel(false);
+        all.insert(key.clone(), Work { ended: wait, stop });
+        let all = Arc::clone(&self.running);
+        Some(Running { key: key.clone(), all, stop: stopped, _ended: ended })
+    }
+
+    /// Asks a piece of work to end early, if it is under way and can.
+    fn stop(&self, key: &StepKey) {
+        let all = self.running.lock().expect("nobody panics while holding it");
+        if let Some(work) = all.get(key) {
+            work.stop.send_replace(true);
+        }
     }
 
     /// For waiting for the end of a piece of work, if it is under way.
     pub(crate) fn under_way(&self, key: &StepKey) -> Option<watch::Receiver<()>> {
-        self.running.lock().expect("nobody panics while holding it").get(key).cloned()
+        let all = self.running.lock().expect("nobody panics while holding it");
+        all.get(key).map(|work| work.ended.clone())
     }
 
     /// What the work of one saga takes turns by.
@@ -205,6 +230,11 @@ impl<D: ComputeDriver> Agent<D> {
         }
         Arc::clone(sagas.entry(saga_id).or_default())
     }
+}
+
+/// Work that may take hours: acknowledged when it begins, answered when it is over.
+fn is_job(method: &str) -> bool {
+    matches!(method, LiveMigration::METHOD | ResizeInstance::METHOD)
 }
 
 pub(crate) fn tombstone(command: &Command) -> Outcome {

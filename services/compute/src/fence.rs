@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::sync::watch;
-use whimbrel_messages::compute::LiveMigrationAbort;
-use whimbrel_messages::{Command, Dir, Outcome, Rpc, StepKey};
+use whimbrel_messages::compute::{FenceResize, LiveMigrationAbort, RevertResize};
+use whimbrel_messages::{Command, Dir, Fault, FaultCode, Outcome, Rpc, StepKey};
 use whimbrel_rpc::Delivery;
-use whimbrel_virt::ComputeDriver;
+use whimbrel_virt::{ComputeDriver, DriverError};
 
 use crate::dispatch::{Agent, Running, give_back};
+use crate::handlers::fault_of;
 use crate::journal::Known;
 
 /// A job that does not end is asked to stop again after this time: it may not have been far enough to hear.
@@ -36,6 +37,7 @@ impl<D: ComputeDriver> Agent<D> {
         }
         let outcome = match self.journal.known(&fenced) {
             Known::Answered(Outcome::Ok { body }) => Outcome::AlreadyDone { body },
+            _ if command.method == FenceResize::METHOD => self.remove_half_made(&command).await,
             _ => Outcome::Ok { body: json!({}) },
         };
         if let Err(error) = self.journal.answer(&command.key, &outcome).await {
@@ -50,6 +52,32 @@ impl<D: ComputeDriver> Agent<D> {
         drop(running);
         self.changed.notify_one();
         self.replies.send(&command, outcome, delivery);
+    }
+
+    /// A guest that was being made when the service or its request was lost may be there, and may even run.
+    async fn remove_half_made(&self, command: &Command) -> Outcome {
+        let request = match serde_json::from_value::<FenceResize>(command.body.clone()) {
+            Ok(request) => RevertResize {
+                instance_id: request.instance_id,
+                migration_id: request.migration_id,
+                owner_epoch: request.owner_epoch,
+                timeout_ms: 0,
+            },
+            Err(error) => {
+                let message = format!("{} can't be read: {error}", command.method);
+                return Outcome::Refused { fault: Fault::new(FaultCode::Malformed, message) };
+            }
+        };
+        loop {
+            match self.driver.revert_resize(&request).await {
+                Ok(()) => return Outcome::Ok { body: json!({}) },
+                Err(DriverError::Unavailable(why)) => {
+                    tracing::warn!(why, "nothing is known of a half-made guest; asking again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                Err(error) => return Outcome::Refused { fault: fault_of(&error) },
+            }
+        }
     }
 
     async fn abort(&self, command: &Command) {

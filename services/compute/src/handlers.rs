@@ -4,10 +4,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use whimbrel_messages::compute::{
     BuildAndRunInstance, CheckCanLiveMigrateDestination, CheckCanLiveMigrateSource,
-    CleanUpLiveMigrationCheck, Done, Fence, LiveMigration, LiveMigrationAbort,
-    LiveMigrationForceComplete, PostLiveMigration, PostLiveMigrationAtDestination, PowerReply,
-    PreLiveMigration, RebootInstance, RollbackLiveMigrationAtDestination, StartInstance,
-    StopInstance, TerminateInstance,
+    CleanUpLiveMigrationCheck, ConfirmResize, Done, Fence, FenceResize, FinishResize,
+    FinishRevertResize, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
+    PostLiveMigration, PostLiveMigrationAtDestination, PowerReply, PreLiveMigration, PrepResize,
+    RebootInstance, RebuildInstance, ResizeInstance, RevertResize,
+    RollbackLiveMigrationAtDestination, StartInstance, StopInstance, TerminateInstance,
 };
 use whimbrel_messages::{Command, Fault, FaultCode, Outcome, Rpc};
 use whimbrel_model::InstanceId;
@@ -16,7 +17,7 @@ use whimbrel_virt::{ComputeDriver, DriverError};
 /// The hypervisor did not say; nothing is known.
 pub(crate) struct Unanswered(pub(crate) String);
 
-const METHODS: [(&str, (u16, u16)); 16] = [
+const METHODS: [(&str, (u16, u16)); 24] = [
     of::<BuildAndRunInstance>(),
     of::<TerminateInstance>(),
     of::<StartInstance>(),
@@ -33,6 +34,14 @@ const METHODS: [(&str, (u16, u16)); 16] = [
     of::<LiveMigrationForceComplete>(),
     of::<PostLiveMigrationAtDestination>(),
     of::<PostLiveMigration>(),
+    of::<PrepResize>(),
+    of::<ResizeInstance>(),
+    of::<FinishResize>(),
+    of::<FenceResize>(),
+    of::<ConfirmResize>(),
+    of::<RevertResize>(),
+    of::<FinishRevertResize>(),
+    of::<RebuildInstance>(),
 ];
 
 const fn of<R: Rpc>() -> (&'static str, (u16, u16)) {
@@ -204,6 +213,42 @@ async fn call_for_migration<D: ComputeDriver>(
             let r: PostLiveMigration = read(command)?;
             driver.post_live_migration(r.instance_id, r.destroy_disks, r.owner_epoch).await?;
             done()
+        }
+        _ => call_for_cold_move(driver, command).await,
+    }
+}
+
+async fn call_for_cold_move<D: ComputeDriver>(
+    driver: &D,
+    command: &Command,
+) -> Result<Value, Failed> {
+    match command.method.as_str() {
+        PrepResize::METHOD => {
+            let reply = driver.prep_resize(&read(command)?).await?;
+            Ok(serde_json::to_value(reply)?)
+        }
+        FinishResize::METHOD => {
+            let r: FinishResize = read(command)?;
+            driver.finish_resize(&r).await?;
+            power(driver, r.instance.id).await
+        }
+        ConfirmResize::METHOD => {
+            let r: ConfirmResize = read(command)?;
+            driver.confirm_resize(r.instance_id, r.migration_id).await?;
+            done()
+        }
+        RevertResize::METHOD => {
+            driver.revert_resize(&read(command)?).await?;
+            done()
+        }
+        FinishRevertResize::METHOD => {
+            let r: FinishRevertResize = read(command)?;
+            driver.finish_revert_resize(&r).await?;
+            power(driver, r.instance.id).await
+        }
+        RebuildInstance::METHOD => {
+            let reply = driver.rebuild(&read(command)?).await?;
+            Ok(serde_json::to_value(reply)?)
         }
         // `known_version` lets no other method pass, and fences and jobs have their own ways.
         other => Err(Failed::Driver(DriverError::Refused(format!("{other} is not known here")))),

@@ -1,13 +1,15 @@
-//! Live migrations: long, journalled when they begin, acknowledged at once, followed again after a restart.
+//! Live migrations and disks that are carried: long, journalled when they begin, acknowledged at once, taken up
+//! again after a restart.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::Utc;
 use tokio::sync::watch;
-use whimbrel_messages::compute::{LiveMigration, LiveMigrationReply};
+use tokio::task::JoinHandle;
+use whimbrel_messages::compute::{LiveMigration, LiveMigrationReply, ResizeInstance};
 use whimbrel_messages::report::MigrationProgress;
-use whimbrel_messages::{Command, Fault, FaultCode, Outcome};
+use whimbrel_messages::{Command, Fault, FaultCode, Outcome, Rpc};
 use whimbrel_model::{HostName, InstanceId, MigrationId};
 use whimbrel_rpc::{Delivery, Outgoing, Publisher};
 use whimbrel_virt::{ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob};
@@ -53,10 +55,20 @@ impl<D: ComputeDriver> Agent<D> {
     }
 
     async fn follow(&self, command: Command, resume: bool, running: Running) {
-        let outcome = match serde_json::from_value::<LiveMigration>(command.body.clone()) {
-            Ok(request) => self.run_job(request, resume).await,
-            Err(error) => refused(FaultCode::Malformed, error.to_string()),
+        let body = command.body.clone();
+        let run = if command.method == ResizeInstance::METHOD {
+            match serde_json::from_value(body) {
+                Ok(request) => Ok(self.carry(request, running.stop.clone()).await),
+                Err(error) => Err(error),
+            }
+        } else {
+            match serde_json::from_value(body) {
+                Ok(request) => Ok(self.migrate(request, resume).await),
+                Err(error) => Err(error),
+            }
         };
+        let malformed = |error: serde_json::Error| refused(FaultCode::Malformed, error.to_string());
+        let outcome = run.unwrap_or_else(malformed);
         while let Err(error) = self.journal.answer(&command.key, &outcome).await {
             tracing::error!(%error, "the journal can't be written; the outcome of a migration waits");
             tokio::time::sleep(AGAIN).await;
@@ -66,7 +78,7 @@ impl<D: ComputeDriver> Agent<D> {
         self.replies.send(&command, outcome, None);
     }
 
-    async fn run_job(&self, request: LiveMigration, mut resume: bool) -> Outcome {
+    async fn migrate(&self, request: LiveMigration, mut resume: bool) -> Outcome {
         let (instance_id, migration_id) = (request.instance.id, request.migration_id);
         let job = LiveMigrationJob {
             instance: request.instance,
@@ -77,14 +89,7 @@ impl<D: ComputeDriver> Agent<D> {
             owner_epoch: request.owner_epoch,
         };
         tracing::info!(instance.id = %instance_id, migration.id = %migration_id, destination = %job.destination, "migrating");
-        let (progress, seen) = watch::channel(JobProgress::default());
-        let teller = tokio::spawn(tell(
-            seen,
-            instance_id,
-            migration_id,
-            self.host.clone(),
-            self.publisher.clone(),
-        ));
+        let (progress, teller) = self.tell_progress(instance_id, migration_id);
         let ended = loop {
             match self.driver.live_migration(&job, resume, &progress).await {
                 Err(DriverError::Unavailable(why)) => {
@@ -110,6 +115,45 @@ impl<D: ComputeDriver> Agent<D> {
             Ok(JobOutcome::Failed(why)) => refused(FaultCode::Hypervisor, why),
             Err(error) => Outcome::Refused { fault: fault_of(&error) },
         }
+    }
+
+    /// Shuts a guest down and carries its disks. After a restart it simply goes on from what it finds.
+    async fn carry(&self, request: ResizeInstance, stop: watch::Receiver<bool>) -> Outcome {
+        let (instance_id, migration_id) = (request.instance.id, request.migration_id);
+        tracing::info!(instance.id = %instance_id, migration.id = %migration_id, destination = %request.destination, "carrying disks");
+        let (progress, teller) = self.tell_progress(instance_id, migration_id);
+        let ended = loop {
+            match self.driver.resize_instance(&request, &progress, stop.clone()).await {
+                Err(DriverError::Unavailable(why)) if !*stop.borrow() => {
+                    tracing::warn!(migration.id = %migration_id, why, "the hypervisor does not answer; trying again");
+                    tokio::time::sleep(AGAIN).await;
+                }
+                other => break other,
+            }
+        };
+        drop(progress);
+        teller.abort();
+        match ended {
+            Ok(reply) => {
+                let stats = reply.stats;
+                tracing::info!(migration.id = %migration_id, bytes = stats.bytes, copy_ms = stats.copy_ms, "the disks have arrived");
+                Outcome::Ok { body: serde_json::to_value(reply).expect("a reply is plain data") }
+            }
+            Err(error) if *stop.borrow() => refused(FaultCode::Cancelled, error.to_string()),
+            Err(error) => Outcome::Refused { fault: fault_of(&error) },
+        }
+    }
+
+    /// Where a job says how far it is, and who passes that on.
+    fn tell_progress(
+        &self,
+        instance_id: InstanceId,
+        migration_id: MigrationId,
+    ) -> (watch::Sender<JobProgress>, JoinHandle<()>) {
+        let (progress, seen) = watch::channel(JobProgress::default());
+        let (host, publisher) = (self.host.clone(), self.publisher.clone());
+        let teller = tokio::spawn(tell(seen, instance_id, migration_id, host, publisher));
+        (progress, teller)
     }
 }
 
