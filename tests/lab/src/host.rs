@@ -231,7 +231,10 @@ impl Host {
     }
 
     /// Process 1 of the host, as the machine numbers it.
-    pub(crate) fn init(&self) -> anyhow::Result<Pid> {
+    ///
+    /// # Errors
+    /// When the host is down.
+    pub fn init(&self) -> anyhow::Result<Pid> {
         let running = self.lock();
         Ok(running.as_ref().with_context(|| format!("{} is down", self.name))?.init)
     }

@@ -41,7 +41,7 @@ fn assert_reason(outcome: Result<MigrateData, Refusal>, words: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_cannot_work_is_refused_with_its_reason() {
-    let Some(mut lab) = Lab::start(Storage::Local, json!({})).await else { return };
+    let mut lab = Lab::start(Storage::Local, json!({})).await;
     let instance = lab.instance();
     let id = instance.id;
     let (first, rest) = lab.hosts.split_at_mut(1);
@@ -81,7 +81,7 @@ async fn a_move_that_cannot_work_is_refused_with_its_reason() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hosts_that_share_storage_copy_nothing() {
-    let Some(mut lab) = Lab::start(Storage::Shared, json!({})).await else { return };
+    let mut lab = Lab::start(Storage::Shared, json!({})).await;
     let instance = lab.instance();
     let (first, rest) = lab.hosts.split_at_mut(1);
     let (a, b) = (&mut first[0], &mut rest[0]);
@@ -105,7 +105,7 @@ async fn hosts_that_share_storage_copy_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_late_rollback_of_one_move_leaves_the_next_one_alone() {
-    let Some(mut lab) = Lab::start(Storage::Local, json!({})).await else { return };
+    let mut lab = Lab::start(Storage::Local, json!({})).await;
     let instance = lab.instance();
     let id = instance.id;
     let (first, rest) = lab.hosts.split_at_mut(1);

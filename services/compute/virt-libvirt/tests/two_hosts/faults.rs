@@ -24,7 +24,7 @@ async fn outcome(lab: &mut Lab, job: &Job, mut pending: Pending) -> Outcome {
 }
 
 async fn fails_and_stays(storage: Storage, fault: impl AsyncFnOnce(&mut Lab, &Job)) {
-    let Some(mut lab) = Lab::start(storage, slow()).await else { return };
+    let mut lab = Lab::start(storage, slow()).await;
     let (instance, job, pending) = under_way(&mut lab).await;
     fault(&mut lab, &job).await;
     let outcome = outcome(&mut lab, &job, pending).await;
@@ -77,7 +77,7 @@ async fn when_the_hosts_lose_each_other_for_long_the_guest_stays() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_guest_itself_dies_the_move_has_failed_and_its_disk_stays() {
-    let Some(mut lab) = Lab::start(Storage::Local, slow()).await else { return };
+    let mut lab = Lab::start(Storage::Local, slow()).await;
     let (instance, job, pending) = under_way(&mut lab).await;
     let id = instance.id;
     lab.hosts[0].shell(&format!("kill -9 $(cat /run/libvirt/qemu/*{id}.pid)"));
@@ -93,22 +93,22 @@ async fn when_the_guest_itself_dies_the_move_has_failed_and_its_disk_stays() {
 }
 
 /// A move that has switched to post-copy.
-async fn post_copy_under_way() -> Option<(Lab, Job, Pending)> {
+async fn post_copy_under_way() -> (Lab, Job, Pending) {
     let migration = json!({
         // Memory after the switch, too, comes slowly enough to do something in the middle.
         "bandwidth_mib_s": 4, "post_copy_bandwidth_mib_s": 4, "post_copy": true, "poll_interval_ms": 50,
     });
-    let mut lab = Lab::start(Storage::Shared, migration).await?;
+    let mut lab = Lab::start(Storage::Shared, migration).await;
     let (instance, job, pending) = under_way(&mut lab).await;
     lab.hosts[0].call::<()>(Command::Force { id: instance.id }).await.unwrap();
     let switched = lab.hosts[0].progress.wait_for(|seen| seen.is_some_and(|(_, there)| there));
     tokio::time::timeout(std::time::Duration::from_secs(20), switched).await.unwrap().unwrap();
-    Some((lab, job, pending))
+    (lab, job, pending)
 }
 
 /// `fault` gives another call to wait for if the first is lost by it.
 async fn post_copy_arrives(fault: impl AsyncFnOnce(&mut Lab, &Job) -> Option<Pending>) {
-    let Some((mut lab, job, pending)) = post_copy_under_way().await else { return };
+    let (mut lab, job, pending) = post_copy_under_way().await;
     let pending = fault(&mut lab, &job).await.unwrap_or(pending);
     let outcome = outcome(&mut lab, &job, pending).await;
     println!("{outcome:?}");
@@ -186,7 +186,7 @@ async fn wait_for_guest_there(lab: &Lab, job: &Job) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_guest_that_is_lost_in_post_copy_is_shut_off_and_the_move_has_failed() {
-    let Some((mut lab, job, pending)) = post_copy_under_way().await else { return };
+    let (mut lab, job, pending) = post_copy_under_way().await;
     let id = job.instance.id;
     wait_for_guest_there(&lab, &job).await;
     lab.hosts[1].shell(&format!("kill -9 $(cat /run/libvirt/qemu/*{id}.pid)"));

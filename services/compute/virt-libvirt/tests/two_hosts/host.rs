@@ -1,10 +1,4 @@
-//! Two hosts with libvirt each, and an agent in each of them.
-//!
-//! The hosts are given by the environment, as whoever made them knows them:
-//! `WHIMBREL_TEST_HOSTS='{"image": "/…/disk.raw", "hosts": [{"name", "pid", "address"}, …]}'`, `pid` being a
-//! process in the host's namespaces, and `image` the lab's guest. Both hosts have a libvirtd, a bridge `brt`, a
-//! link `eth0` to each other, a directory of their own at `/var/lib/whimbrel/local`, and see the temporary
-//! directory of this machine. Without them the tests are skipped, and say so.
+//! Two hosts of the lab's, with libvirt each, and an agent in each of them. Every test has its own.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +7,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -30,16 +23,10 @@ use crate::agent::{self, Answer, Command, Request, Setup};
 const LOCAL: &str = "/var/lib/whimbrel/local";
 const DEADLINE: Duration = Duration::from_secs(60);
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone)]
 struct Given {
-    image: PathBuf,
-    hosts: Vec<GivenHost>,
-}
-
-#[derive(Clone, Deserialize)]
-struct GivenHost {
     name: String,
-    pid: u32,
+    pid: i32,
     address: String,
 }
 
@@ -54,32 +41,32 @@ pub(crate) enum Storage {
 pub(crate) struct Lab {
     pub(crate) hosts: Vec<Host>,
     pub(crate) image: ImageSpec,
-    directory: PathBuf,
     storage: Storage,
-    /// One test at a time: the hosts are few.
-    _turn: tokio::sync::MutexGuard<'static, ()>,
+    // Last: what runs on them ends before they do.
+    machines: whimbrel_lab::Hosts,
 }
 
 impl Lab {
-    /// The hosts with an agent each; none if there are no hosts.
-    pub(crate) async fn start(storage: Storage, migration: Value) -> Option<Self> {
-        static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
-        let Ok(given) = std::env::var("WHIMBREL_TEST_HOSTS") else {
-            println!("skipped: WHIMBREL_TEST_HOSTS names no hosts");
-            return None;
-        };
-        let turn = TURN.lock().await;
-        let given: Given = serde_json::from_str(&given).unwrap();
-        let directory = std::env::temp_dir().join(format!("whimbrel-hosts-{}", Uuid::new_v4()));
+    /// The hosts with an agent each.
+    pub(crate) async fn start(storage: Storage, migration: Value) -> Self {
+        let machines = tokio::task::spawn_blocking(|| whimbrel_lab::Hosts::start(2));
+        let machines = machines.await.unwrap().unwrap_or_else(|error| panic!("{error:#}"));
+        let directory = machines.dir().join("test");
         std::fs::create_dir_all(directory.join("shared")).unwrap();
-        let bytes = std::fs::read(&given.image).unwrap();
+        let file = machines.image().raw.clone();
+        let bytes = std::fs::read(&file).unwrap();
         let sha256 = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         let size = i64::try_from(bytes.len()).unwrap();
         let format = DiskFormat::Raw;
         let id = ImageId(Uuid::new_v4());
         let image = ImageSpec { id, format, sha256, size, virtual_size: size };
         let mut hosts = Vec::new();
-        for host in &given.hosts {
+        for host in machines.all() {
+            let given = Given {
+                name: host.name().to_owned(),
+                pid: host.init().unwrap().as_raw(),
+                address: host.address().to_string(),
+            };
             let instances = match storage {
                 Storage::Shared => directory.join("shared"),
                 Storage::Local => PathBuf::from(LOCAL),
@@ -87,16 +74,16 @@ impl Lab {
             let config = json!({
                 "virt_type": "qemu",
                 "instances_path": instances,
-                "migration_address": host.address,
+                "migration_address": given.address,
                 "keepalive_interval_s": 2,
                 "migration": migration,
             });
-            let state_dir = directory.join(&host.name);
-            let (name, image) = (host.name.clone(), given.image.clone());
+            let state_dir = directory.join(&given.name);
+            let (name, image) = (given.name.clone(), file.clone());
             let setup = Setup { name, state_dir, image, config };
-            hosts.push(Host::start(host.clone(), setup, instances));
+            hosts.push(Host::start(given, setup, instances));
         }
-        Some(Self { hosts, image, directory, storage, _turn: turn })
+        Self { hosts, image, storage, machines }
     }
 
     /// A guest with a network interface.
@@ -133,7 +120,7 @@ impl Lab {
             host.shell(&format!("rm -f {LOCAL}/_base/{}", self.image.id));
             host.kill().await;
         }
-        std::fs::remove_dir_all(&self.directory).unwrap();
+        tokio::task::spawn_blocking(move || drop(self.machines)).await.unwrap();
     }
 }
 
@@ -141,7 +128,7 @@ type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<Result<Value, (String, Str
 
 /// One host and the agent in it.
 pub(crate) struct Host {
-    given: GivenHost,
+    given: Given,
     setup: Setup,
     instances: PathBuf,
     agent: Child,
@@ -165,7 +152,7 @@ impl Pending {
 }
 
 impl Host {
-    fn start(given: GivenHost, setup: Setup, instances: PathBuf) -> Self {
+    fn start(given: Given, setup: Setup, instances: PathBuf) -> Self {
         let mut agent = in_host(given.pid, &std::env::current_exe().unwrap())
             .args(["--ignored", "--exact", "agent", "--nocapture"])
             .env(agent::SETUP, serde_json::to_string(&setup).unwrap())
@@ -210,11 +197,6 @@ impl Host {
 
     pub(crate) fn name(&self) -> &str {
         &self.given.name
-    }
-
-    /// Where other hosts reach it.
-    pub(crate) fn address(&self) -> &str {
-        &self.given.address
     }
 
     pub(crate) async fn begin(&mut self, command: Command) -> Pending {
@@ -285,7 +267,7 @@ impl Host {
     }
 }
 
-fn in_host(pid: u32, program: &Path) -> Process {
+fn in_host(pid: i32, program: &Path) -> Process {
     let mut process = Process::new("nsenter");
     process.args(["-t", &pid.to_string(), "-a", "--"]).arg(program);
     process
