@@ -11,8 +11,11 @@ use crate::definition::Saga;
 use crate::row::{Asked, Effect, Entry, EntryKind, Input, PeerHealth, Phase, Row, StuckReason};
 use crate::step::{Bug, ChangesFn, Request, Step, StepKind};
 
-/// How often an undo that is refused is asked again before the saga is stuck.
-const UNDO_TRIES: i32 = 10;
+/// How often an undo may be refused before the saga is stuck. That it is not answered does not count.
+const UNDO_REFUSALS: i32 = 10;
+/// How long an attempt at an undo may take at most before it is asked for again, in milliseconds. Short, since the
+/// next look is also what notices that the host is down and the work can be put off.
+const UNDO_MS: i64 = 10_000;
 /// An attempt answered `expired` is repeated after this time.
 const AFTER_EXPIRED_MS: i64 = 500;
 /// A refused undo is asked again after this time, times the number of tries.
@@ -153,11 +156,11 @@ impl<'a, S: Saga> Run<'a, S> {
         }
         self.row.cancelled = true;
         let fault = Fault::new(FaultCode::Cancelled, "called off");
+        self.record(EntryKind::Cancelled, None);
         if self.row.phase == Phase::Unwinding {
-            self.row.fault = Some(fault);
+            // Why it turned back stays; only that nothing is to start over is new.
             return Ok(());
         }
-        self.record(EntryKind::Cancelled, None);
         self.unwind(fault)
     }
 
@@ -250,11 +253,12 @@ impl<'a, S: Saga> Run<'a, S> {
                 self.row.wake_at = Some(self.now + TimeDelta::milliseconds(AFTER_EXPIRED_MS));
                 Ok(())
             }
-            Outcome::Refused { fault } if self.row.tries >= UNDO_TRIES => {
+            Outcome::Refused { fault } if self.row.tries + 1 >= UNDO_REFUSALS => {
                 Err((StuckReason::UndoRefused, Bug(fault.message)))
             }
             Outcome::Refused { .. } => {
-                let pause = AFTER_REFUSED_UNDO_MS * i64::from(self.row.tries.max(1));
+                self.row.tries += 1;
+                let pause = AFTER_REFUSED_UNDO_MS * i64::from(self.row.tries);
                 self.row.wake_at = Some(self.now + TimeDelta::milliseconds(pause));
                 Ok(())
             }
@@ -381,9 +385,15 @@ impl<'a, S: Saga> Run<'a, S> {
         let (_, step) = self.step()?;
         let request = self.request(step, self.row.dir)?;
         let asked = self.asked(request, step);
-        self.row.tries += 1;
-        let backoff = i64::from(self.row.tries).min(MAX_BACKOFF);
-        self.row.wake_at = Some(self.now + TimeDelta::milliseconds(step.deadline_ms * backoff));
+        let wait_ms = match self.row.dir {
+            Dir::Do => {
+                self.row.tries += 1;
+                step.deadline_ms * i64::from(self.row.tries).min(MAX_BACKOFF)
+            }
+            // On the way back `tries` counts refusals.
+            Dir::Undo => step.deadline_ms.min(UNDO_MS),
+        };
+        self.row.wake_at = Some(self.now + TimeDelta::milliseconds(wait_ms));
         if let Some(entry) = &mut self.entry {
             entry.next = asked.step.clone();
             entry.peer = Some(asked.to.clone());

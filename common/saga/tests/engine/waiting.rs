@@ -4,7 +4,7 @@ use whimbrel_messages::{Dir, FaultCode};
 use whimbrel_model::Change;
 use whimbrel_saga::{EntryKind, PeerHealth, Phase};
 
-use crate::machine::{Machine, done};
+use crate::machine::{Machine, done, refused};
 use crate::toy::{Call, DEADLINE_MS, TRIES, Toy};
 
 /// Wakes it when it is due until `dir` is no longer asked; how often it was asked.
@@ -57,13 +57,30 @@ fn a_pivot_with_bounded_tries_is_fenced_after_them() {
 
 #[test]
 fn the_waits_grow_up_to_six_deadlines() {
-    for saga in [Machine::at("move", &Toy::default()), Machine::undoing("move", &Toy::default())] {
-        let mut saga = saga;
-        for deadlines in [1, 2, 3, 4, 5, 6, 6, 6] {
-            assert_eq!(saga.waits_ms(), deadlines * DEADLINE_MS);
-            saga.due(PeerHealth::Up);
-        }
+    let mut saga = Machine::at("move", &Toy::default());
+    for deadlines in [1, 2, 3, 4, 5, 6, 6, 6] {
+        assert_eq!(saga.waits_ms(), deadlines * DEADLINE_MS);
+        saga.due(PeerHealth::Up);
     }
+}
+
+#[test]
+fn on_the_way_back_the_waits_do_not_grow() {
+    let mut saga = Machine::undoing("move", &Toy::default());
+    for _ in 0..20 {
+        assert_eq!(saga.waits_ms(), DEADLINE_MS);
+        saga.due(PeerHealth::Up);
+    }
+}
+
+#[test]
+fn an_undo_without_an_answer_is_none_that_is_refused() {
+    let mut saga = Machine::undoing("move", &Toy::default());
+    for _ in 0..20 {
+        saga.due(PeerHealth::Up);
+    }
+    saga.answer(refused());
+    saga.is(Phase::Unwinding, "move", Dir::Undo);
 }
 
 #[test]

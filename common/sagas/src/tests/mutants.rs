@@ -28,7 +28,7 @@ fn an_abort_that_is_answered_while_the_job_runs_is_noticed() {
 
 #[test]
 fn a_request_that_came_too_late_and_is_refused_is_noticed() {
-    noticed(Story::ThereAndBack, Broken::ExpiredIsRefused, "retriable_refused");
+    noticed(Story::ThereAndBack, Broken::ExpiredIsRefused, "");
 }
 
 #[test]
