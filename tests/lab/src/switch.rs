@@ -68,9 +68,16 @@ impl Switch {
         let switch = Self { holder };
         switch.wait_for_namespace()?;
         switch.ip("link set lo up")?;
-        for (bridge, address) in [("brm", "10.77.0.1/24"), ("brt", "10.78.0.1/16")] {
+        // A bridge without a hardware address of its own takes one of its ports', and another when that port
+        // goes: the death of one host would cut the others off until they asked who has the address now.
+        for (bridge, mac, address) in [
+            ("brm", "02:77:00:00:00:01", "10.77.0.1/24"),
+            ("brt", "02:78:00:00:00:01", "10.78.0.1/16"),
+        ] {
             // Without spanning tree a port forwards at once.
-            switch.ip(&format!("link add {bridge} type bridge stp_state 0 forward_delay 0"))?;
+            switch.ip(&format!(
+                "link add {bridge} address {mac} type bridge stp_state 0 forward_delay 0"
+            ))?;
             switch.ip(&format!("addr add {address} dev {bridge}"))?;
             switch.ip(&format!("link set {bridge} up"))?;
         }
