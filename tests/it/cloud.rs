@@ -89,12 +89,14 @@ impl Cloud {
     }
 
     pub(crate) fn start_conductor(&mut self, name: &str) {
-        let config: whimbrel_conductor::Config = self.config(
-            "conductor",
-            json!({
-                "service_down_time_ms": DOWN_MS, "sweep_interval_ms": 200,
-            }),
-        );
+        self.start_conductor_with(name, &json!({}));
+    }
+
+    /// With `more` in its section of the configuration.
+    pub(crate) fn start_conductor_with(&mut self, name: &str, more: &Value) {
+        let mut own = json!({ "service_down_time_ms": DOWN_MS, "sweep_interval_ms": 200 });
+        own.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let config: whimbrel_conductor::Config = self.config("conductor", own);
         self.run(name, |stop| whimbrel_conductor::run(config, stop));
     }
 
@@ -270,6 +272,20 @@ impl Cloud {
             let entry = entry.unwrap();
             if entry.path().join(format!("{id}.guest")).exists() {
                 found.push(entry.file_name().into_string().unwrap());
+            }
+        }
+        found
+    }
+
+    /// What simulated hosts keep of a guest besides the guest itself: rollback points and disks that arrive.
+    pub(crate) fn leftovers(&self, id: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.folder.join("world")).unwrap() {
+            let host = entry.unwrap();
+            for kind in ["rollback", "arrival", "job"] {
+                if host.path().join(format!("{id}.{kind}")).exists() {
+                    found.push(format!("{kind} on {}", host.file_name().to_string_lossy()));
+                }
             }
         }
         found

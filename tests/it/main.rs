@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cloud;
+mod cold_moves;
 mod faults;
 mod moves;
 mod schemas;

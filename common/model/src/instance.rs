@@ -307,9 +307,11 @@ impl InstanceState {
 
             (V::Active | V::Stopped, None, E::BeginResize) => to(self.vm, Some(T::ResizePrep)),
             (_, Some(T::ResizePrep), E::CarryDisks) => to(self.vm, Some(T::ResizeMigrating)),
-            (_, Some(T::ResizePrep | T::ResizeMigrating), E::ResizeRescheduled) => {
-                to(self.vm, Some(T::ResizePrep))
-            }
+            (
+                _,
+                Some(T::ResizePrep | T::ResizeMigrating | T::ResizeFinish),
+                E::ResizeRescheduled,
+            ) => to(self.vm, Some(T::ResizePrep)),
             (_, Some(T::ResizeMigrating), E::FinishResize) => to(self.vm, Some(T::ResizeFinish)),
             (_, Some(T::ResizeFinish), E::Resized) => to(V::Resized, None),
             (_, Some(T::ResizePrep | T::ResizeMigrating | T::ResizeFinish), E::ResizeFailed) => {

@@ -231,7 +231,9 @@ impl MigrationStatus {
     fn cold(self, event: MigrationEvent) -> Option<Self> {
         use MigrationEvent as E;
         match (self, event) {
-            (Self::PreMigrating | Self::Migrating, E::Reschedule) => Some(Self::PreMigrating),
+            (Self::PreMigrating | Self::Migrating | Self::PostMigrating, E::Reschedule) => {
+                Some(Self::PreMigrating)
+            }
             (Self::PreMigrating, E::Carry) => Some(Self::Migrating),
             (Self::Migrating, E::Arrive) => Some(Self::PostMigrating),
             (Self::PostMigrating, E::Finish) => Some(Self::Finished),

@@ -3,11 +3,11 @@
 use serde::{Deserialize, Serialize};
 use whimbrel_messages::compute::{BuildAndRunInstance, InstanceSpec, TerminateInstance};
 use whimbrel_messages::scheduler::SelectDestinations;
-use whimbrel_messages::{Fault, FaultCode, Peer};
+use whimbrel_messages::{Fault, Peer};
 use whimbrel_model::{Change, HostName, InstanceEvent, PowerState};
 use whimbrel_saga::{Bug, Saga, Step, ask};
 
-use crate::{compute, gave_up, known, scheduler, shown};
+use crate::{compute, gave_up, known, scheduler, shown, with_tried};
 
 /// Hosts that are tried before a boot is given up.
 const MAX_HOSTS: usize = 3;
@@ -92,12 +92,7 @@ impl Saga for Boot {
     }
 
     fn unwound(&self, fault: &Fault, _cancelled: bool) -> Vec<Change> {
-        let mut told = fault.clone();
-        if fault.code == FaultCode::NoValidHost {
-            for (host, why) in &self.tried {
-                told.message += &format!("; {host} was tried: {why}");
-            }
-        }
+        let told = with_tried(fault, &self.tried);
         vec![Change::Instance(InstanceEvent::BootFailed), shown(&told)]
     }
 

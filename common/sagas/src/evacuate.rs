@@ -8,7 +8,7 @@ use whimbrel_messages::{Fault, FaultCode, Peer};
 use whimbrel_model::{Change, HostName, InstanceEvent, MigrationEvent, MigrationId, PowerState};
 use whimbrel_saga::{Bug, Saga, Step, ask};
 
-use crate::{compute, gave_up, known, scheduler, shown};
+use crate::{compute, gave_up, known, scheduler, shown, with_tried};
 
 /// Destinations that are tried before an evacuation is given up.
 const MAX_HOSTS: usize = 3;
@@ -189,7 +189,7 @@ impl Saga for Evacuate {
         let called_off = cancelled || fault.code == FaultCode::Cancelled;
         let event = if called_off { MigrationEvent::Cancel } else { MigrationEvent::Fail };
         let instance = Change::Instance(InstanceEvent::EvacuateFailed);
-        vec![Change::Migration(event), instance, shown(fault)]
+        vec![Change::Migration(event), instance, shown(&with_tried(fault, &self.tried))]
     }
 
     fn stuck(fault: &Fault) -> Vec<Change> {

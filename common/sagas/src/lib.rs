@@ -9,7 +9,7 @@ mod power;
 mod resize;
 mod resize_decided;
 
-use whimbrel_messages::{Fault, Peer};
+use whimbrel_messages::{Fault, FaultCode, Peer};
 use whimbrel_model::{Change, HostName, InstanceEvent, MigrationEvent};
 use whimbrel_saga::{Bug, Registry};
 
@@ -48,6 +48,17 @@ fn gave_up(fault: &Fault) -> Vec<Change> {
 /// The fault as the API shows it.
 fn shown(fault: &Fault) -> Change {
     Change::Fault { code: fault.code.to_string(), message: fault.message.clone() }
+}
+
+/// The fault with what each host said that was tried before no other would do.
+fn with_tried(fault: &Fault, tried: &[(HostName, String)]) -> Fault {
+    let mut told = fault.clone();
+    if fault.code == FaultCode::NoValidHost {
+        for (host, why) in tried {
+            told.message += &format!("; {host} was tried: {why}");
+        }
+    }
+    told
 }
 
 fn scheduler<S>(_: &S) -> Result<Peer, Bug> {

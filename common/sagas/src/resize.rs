@@ -16,7 +16,7 @@ use whimbrel_model::{
 };
 use whimbrel_saga::{Bug, Saga, Step, ask};
 
-use crate::{compute, gave_up, known, scheduler, shown};
+use crate::{compute, gave_up, known, scheduler, shown, with_tried};
 
 /// Destinations that are tried before a move is given up. Nova's `[scheduler] max_attempts`.
 const MAX_HOSTS: usize = 3;
@@ -253,7 +253,7 @@ impl Saga for Resize {
         let called_off = cancelled || fault.code == FaultCode::Cancelled;
         let event = if called_off { MigrationEvent::Cancel } else { MigrationEvent::Fail };
         let instance = Change::Instance(InstanceEvent::ResizeFailed);
-        vec![Change::Migration(event), instance, shown(fault)]
+        vec![Change::Migration(event), instance, shown(&with_tried(fault, &self.tried))]
     }
 
     fn stuck(fault: &Fault) -> Vec<Change> {

@@ -44,6 +44,15 @@ pub struct ApiConfig {
     /// The largest image that is taken, in bytes.
     #[serde(default = "default_image")]
     pub max_image_bytes: u64,
+    /// Whether a resize may leave the guest on its host.
+    #[serde(default)]
+    pub allow_resize_to_same_host: bool,
+    /// Most resizes and cold migrations of one project that wait for a decision; 0 is no limit.
+    #[serde(default)]
+    pub max_unconfirmed_resizes: i64,
+    /// How long a guest's operating system is given to shut down before a move, in milliseconds.
+    #[serde(default = "default_shutdown")]
+    pub shutdown_timeout_ms: i64,
     /// Most rows in one answer.
     #[serde(default = "default_page")]
     pub max_limit: i64,
@@ -68,6 +77,11 @@ fn default_down() -> i64 {
 
 fn default_image() -> u64 {
     64 << 30
+}
+
+/// Nova's `shutdown_timeout`.
+fn default_shutdown() -> i64 {
+    60_000
 }
 
 fn default_page() -> i64 {

@@ -13,6 +13,9 @@ pub(crate) enum ApiError {
     /// 400.
     #[error("{0}")]
     BadRequest(String),
+    /// 403.
+    #[error("{0}")]
+    Forbidden(String),
     /// 404.
     #[error("{0}")]
     NotFound(String),
@@ -73,6 +76,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, name) = match &self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "badRequest"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "itemNotFound"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "badMethod"),
             Self::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "computeFault"),

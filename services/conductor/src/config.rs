@@ -29,12 +29,20 @@ pub struct ConductorConfig {
     pub workers: usize,
     /// A host is down when it has not reported for this time, in milliseconds.
     pub service_down_time_ms: i64,
+    /// A resize or cold migration that nobody has decided on is confirmed after this time, in seconds; 0 is
+    /// never. Nova's `resize_confirm_window`.
+    pub resize_confirm_window_s: i32,
     /// How often to look for sagas whose time has come, in milliseconds.
     pub sweep_interval_ms: u64,
 }
 
 impl Default for ConductorConfig {
     fn default() -> Self {
-        Self { workers: 3, service_down_time_ms: 60_000, sweep_interval_ms: 500 }
+        Self {
+            workers: 3,
+            service_down_time_ms: 60_000,
+            resize_confirm_window_s: 0,
+            sweep_interval_ms: 500,
+        }
     }
 }

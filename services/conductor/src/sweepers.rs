@@ -9,12 +9,15 @@ use chrono::TimeDelta;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use uuid::Uuid;
+use whimbrel_db::api::{self, Caller};
 use whimbrel_db::due_outbox;
 use whimbrel_db::reports::due_obligations;
 use whimbrel_db::saga_log::{Work, due_sagas};
 use whimbrel_messages::Peer;
+use whimbrel_model::RequestId;
 use whimbrel_rpc::Outgoing;
 use whimbrel_saga::{Input, PeerHealth};
+use whimbrel_service::ErrorChain;
 
 use crate::ConductorConfig;
 use crate::engine::Engine;
@@ -38,6 +41,12 @@ pub(crate) fn start(
     tasks.spawn(every(sweep, Arc::clone(engine), async |engine| sagas(engine).await));
     tasks.spawn(every(SWEEP, Arc::clone(engine), async |engine| outbox(engine).await));
     tasks.spawn(every(SWEEP, Arc::clone(engine), async |engine| obligations(engine).await));
+    let window_s = config.resize_confirm_window_s;
+    if window_s > 0 {
+        tasks.spawn(every(SWEEP, Arc::clone(engine), async move |engine| {
+            confirmations(engine, window_s).await;
+        }));
+    }
     tasks.spawn(every(FLUSH, Arc::clone(engine), async |engine| engine.flush().await));
 }
 
@@ -71,6 +80,33 @@ async fn outbox(engine: &Engine) {
     if let Some(due) = due.filter(|due| !due.is_empty()) {
         tracing::info!(messages = due.len(), "sending what was left unsent");
         engine.publish(&due).await;
+    }
+}
+
+/// Confirms resizes and cold migrations that nobody has decided on. Two conductors that see the same one are
+/// two callers of the API: the instance's row lets one of them through.
+async fn confirmations(engine: &Engine, window_s: i32) {
+    let due =
+        engine.with_connection(async |c| api::due_confirmations(c, window_s, LIMIT).await).await;
+    for id in due.unwrap_or_default() {
+        let Some(server) = engine.with_connection(async |c| api::server_get(c, id).await).await
+        else {
+            continue;
+        };
+        let caller = Caller {
+            project_id: server.project_id.clone(),
+            user_id: server.user_id.clone(),
+            request_id: RequestId(format!("req-{}", Uuid::new_v4())),
+        };
+        match api::confirm_resize(&engine.database, &caller, &server).await {
+            Ok(started) => {
+                tracing::info!(instance.id = %id, saga.id = %started.saga_id, "confirmed after its time");
+                engine.publish(&[started.message]).await;
+            }
+            Err(error) => {
+                tracing::debug!(instance.id = %id, error = %ErrorChain(&error), "not confirmed");
+            }
+        }
     }
 }
 

@@ -60,6 +60,23 @@ pub fn flavor_with_server(flavor: &FlavorSnapshot) -> Value {
     })
 }
 
+/// The flavor that a server is stored and shown with.
+///
+/// # Errors
+/// [`DbError::Unreadable`].
+pub fn flavor_of_server(stored: &Value) -> Result<FlavorSnapshot, DbError> {
+    let unreadable =
+        || DbError::Unreadable { column: "instance.flavor", value: stored.to_string() };
+    let text = |key: &str| stored[key].as_str().map(str::to_owned).ok_or_else(unreadable);
+    let number = |key: &str| stored[key].as_i64().ok_or_else(unreadable);
+    let resources = Resources {
+        vcpus: i32::try_from(number("vcpus")?).map_err(|_| unreadable())?,
+        memory_mib: number("ram")?,
+        disk_gib: number("disk")?,
+    };
+    Ok(FlavorSnapshot { id: text("id")?, name: text("original_name")?, resources })
+}
+
 /// All flavors, by memory and name.
 ///
 /// # Errors

@@ -13,7 +13,8 @@ mod server_list;
 
 pub use action::{ActionRow, HistoryRow, action_get, actions_list, history_list};
 pub use flavor::{
-    FlavorRow, flavor_create, flavor_delete, flavor_get, flavor_with_server, flavors_list,
+    FlavorRow, flavor_create, flavor_delete, flavor_get, flavor_of_server, flavor_with_server,
+    flavors_list,
 };
 pub use host::{
     AllocationRow, HostRow, HostUpdate, ObligationRow, ServiceRow, allocations_list, host_delete,
@@ -27,8 +28,10 @@ pub use network::{
     NetworkRow, NewNetwork, network_create, network_delete, network_get, networks_list,
 };
 pub use operate::{
-    Caller, LiveMigrateOrder, Started, abort_migration, delete_server, force_complete,
-    live_migrate_server, reboot_server, start_server, stop_server,
+    Caller, EvacuateOrder, LiveMigrateOrder, ResizeOrder, Started, abort_migration, confirm_resize,
+    delete_server, due_confirmations, evacuate_server, evacuated_from, force_complete,
+    live_migrate_server, reboot_server, resize_server, revert_resize, start_server, stop_server,
+    unconfirmed_resizes,
 };
 pub use port::{PortRow, WantedPort};
 pub use server::{NewServer, ServerRow, server_create, server_get};

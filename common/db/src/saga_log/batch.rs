@@ -280,7 +280,11 @@ fn follow_up(current: &[Current], writes: &mut Writes, now: DateTime<Utc>) {
         instance.state = state;
         instance.changed = true;
         let migration = saga.migration_id.and_then(|id| writes.migrations.get(&id.0));
-        let unsettled = migration.filter(|migration| migration.status == MigrationStatus::Error);
+        let unsettled = migration.filter(|migration| {
+            matches!(migration.status, MigrationStatus::Error | MigrationStatus::Finished)
+        });
+        let undecided =
+            migration.is_some_and(|migration| migration.status == MigrationStatus::Finished);
         let ends =
             unsettled.map(|migration| [Some(&migration.source), migration.destination.as_ref()]);
         let elsewhere =
@@ -297,6 +301,7 @@ fn follow_up(current: &[Current], writes: &mut Writes, now: DateTime<Utc>) {
             name: Delete::NAME,
             version: Delete::VERSION,
             instance_id: saga.instance_id.0,
+            migration_id: saga.migration_id.filter(|_| undecided).map(|id| id.0),
             request_id: saga.request_id.to_string(),
             project_id: saga.project_id.clone(),
             user_id: saga.user_id.clone(),

@@ -138,7 +138,7 @@ pub(super) fn apply(
 fn apply_to_migration(change: &Change, migration: &mut MigrationRow) -> Result<(), DbError> {
     match change {
         Change::Migration(event) => {
-            migration.status = migration.status.on(migration.kind, *event)?
+            migration.status = migration.status.on(migration.kind, *event)?;
         }
         Change::Destination(host) => migration.destination = Some(host.clone()),
         Change::Outcome { total_ms, downtime_ms, memory_bytes, disk_bytes } => {

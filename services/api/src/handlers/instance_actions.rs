@@ -19,6 +19,8 @@ fn name(saga: &str) -> &str {
     match saga {
         "boot" => "create",
         "live-migrate" => "live-migration",
+        "confirm-resize" => "confirmResize",
+        "revert-resize" => "revertResize",
         other => other,
     }
 }

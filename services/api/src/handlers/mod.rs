@@ -1,5 +1,6 @@
 //! What is done for each request. One file for each noun.
 
+mod cold_actions;
 pub(crate) mod flavors;
 pub(crate) mod hypervisors;
 pub(crate) mod image_data;

@@ -1,4 +1,4 @@
-//! `POST /servers/{id}/action`: start, stop, reboot, live migration.
+//! `POST /servers/{id}/action`: what can be done with a server. Moves that shut it off are in `cold_actions`.
 
 use std::sync::Arc;
 
@@ -18,11 +18,14 @@ use crate::error::ApiError;
 use crate::state::Api;
 use crate::version::Version;
 
+use super::cold_actions::ColdAction;
+
 /// Does something with a server. The body is an object with one key, which says what.
 #[utoipa::path(post, path = "/v2.1/servers/{server_id}/action", tag = "servers",
     params(("server_id" = uuid::Uuid, Path)),
     request_body(content = Object, example = json!({"os-migrateLive": {"host": null, "block_migration": "auto"}})),
-    responses((status = 202), (status = 400), (status = 404), (status = 409)))]
+    responses((status = 200), (status = 202), (status = 204), (status = 400), (status = 403), (status = 404),
+        (status = 409)))]
 pub(crate) async fn action(
     State(api): State<Arc<Api>>,
     ServerId(id): ServerId,
@@ -38,17 +41,19 @@ pub(crate) async fn action(
     };
     let action = Action::read(&name, argument, version)?;
     let server = api::server_get(&mut api.connection().await?, id).await?;
+    let status = action.status();
     let started = begin(&api, &caller, &server, action).await?;
     tracing::info!(instance.id = %id, request_id = %caller.request_id, saga.id = %started.saga_id, action = name, "accepted");
     api.sender.send(started.message);
-    Ok(StatusCode::ACCEPTED)
+    Ok(status)
 }
 
-enum Action {
+pub(super) enum Action {
     Start,
     Stop,
     Reboot(RebootKind),
     LiveMigrate(Option<String>, BlockMigration),
+    Cold(ColdAction),
 }
 
 #[derive(Deserialize)]
@@ -74,7 +79,7 @@ fn present<'de, D: serde::Deserializer<'de>>(
     Option::<String>::deserialize(deserializer).map(Some)
 }
 
-fn argument<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, ApiError> {
+pub(super) fn argument<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let place = error.path().to_string();
         let error = error.into_inner();
@@ -84,7 +89,7 @@ fn argument<T: DeserializeOwned>(name: &str, value: Value) -> Result<T, ApiError
     })
 }
 
-fn boolean(value: &Value) -> Option<bool> {
+pub(super) fn boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(value) => Some(*value),
         Value::String(text) => match text.to_ascii_lowercase().as_str() {
@@ -112,9 +117,13 @@ impl Action {
                 }
             }
             "os-migrateLive" => Self::read_live_migrate(argument(name, value)?, version),
-            other => Err(ApiError::BadRequest(format!(
-                "There is no such action: {other}. Offered are os-start, os-stop, reboot and os-migrateLive."
-            ))),
+            other => match ColdAction::read(other, value, version) {
+                Some(read) => read.map(Self::Cold),
+                None => Err(ApiError::BadRequest(format!(
+                    "There is no such action: {other}. Offered are os-start, os-stop, reboot, os-migrateLive, \
+                     resize, migrate, confirmResize, revertResize and evacuate."
+                ))),
+            },
         }
     }
 
@@ -164,6 +173,14 @@ impl Action {
             Self::Stop => "stop",
             Self::Reboot(_) => "reboot",
             Self::LiveMigrate(..) => "os-migrateLive",
+            Self::Cold(action) => action.name(),
+        }
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Cold(action) => action.status(),
+            _ => StatusCode::ACCEPTED,
         }
     }
 
@@ -174,6 +191,7 @@ impl Action {
             Self::Reboot(RebootKind::Soft) => InstanceEvent::BeginReboot,
             Self::Reboot(RebootKind::Hard) => InstanceEvent::BeginRebootHard,
             Self::LiveMigrate(..) => InstanceEvent::BeginLiveMigration,
+            Self::Cold(action) => action.event(),
         }
     }
 }
@@ -205,6 +223,9 @@ async fn begin(
     action: Action,
 ) -> Result<Started, ApiError> {
     allowed(server, &action)?;
+    if let Action::Cold(action) = action {
+        return action.begin(api, caller, server).await;
+    }
     let image = api::image_get(&mut api.connection().await?, server.image_id).await?;
     let (name, database) = (action.name(), &api.database);
     let hosts =
@@ -219,17 +240,26 @@ async fn begin(
             let order = LiveMigrateOrder { host, block_migration };
             api::live_migrate_server(database, caller, server, &image, &order).await
         }
+        Action::Cold(_) => return Err(ApiError::Internal(anyhow::anyhow!("begun above"))),
     };
-    begun.map_err(|error| match error {
-        // Somebody else was first.
-        DbError::Stale { .. } | DbError::Busy { .. } => {
-            ApiError::state(name, server.id, "a state that another request has just changed")
-        }
-        other => other.into(),
-    })
+    begun.map_err(|error| not_begun(error, name, server))
 }
 
-fn source_up(server: &ServerRow, hosts: &[HostRow], action: &str) -> Result<(), ApiError> {
+pub(super) fn not_begun(error: DbError, action: &str, server: &ServerRow) -> ApiError {
+    match error {
+        // Somebody else was first.
+        DbError::Stale { .. } | DbError::Busy { .. } => {
+            ApiError::state(action, server.id, "a state that another request has just changed")
+        }
+        other => other.into(),
+    }
+}
+
+pub(super) fn source_up(
+    server: &ServerRow,
+    hosts: &[HostRow],
+    action: &str,
+) -> Result<(), ApiError> {
     let Some(source) = &server.host else {
         let state = format!("vm_state {}: it has no host", server.state.vm);
         return Err(ApiError::state(action, server.id, &state));
@@ -245,12 +275,13 @@ fn source_up(server: &ServerRow, hosts: &[HostRow], action: &str) -> Result<(), 
 }
 
 /// The host that was asked for, if it can be one.
-fn destination(wanted: &str, server: &ServerRow, hosts: &[HostRow]) -> Result<HostName, ApiError> {
+pub(super) fn destination(
+    wanted: &str,
+    server: &ServerRow,
+    hosts: &[HostRow],
+) -> Result<HostName, ApiError> {
     let unusable = |why: &str| {
-        ApiError::BadRequest(format!(
-            "Instance {} can't be live-migrated to {wanted}: {why}.",
-            server.id
-        ))
+        ApiError::BadRequest(format!("Instance {} can't be moved to {wanted}: {why}.", server.id))
     };
     let Some(row) = hosts.iter().find(|host| host.name == wanted) else {
         return Err(ApiError::BadRequest(format!("Compute host {wanted} could not be found.")));

@@ -152,6 +152,15 @@ async fn find(api: &Api, id: &str) -> Result<HostRow, ApiError> {
 
 async fn apply(api: &Api, host: &str, update: &HostUpdate) -> Result<HostRow, ApiError> {
     let mut connection = api.connection().await?;
+    if update.forced_down == Some(false) {
+        let waiting = api::evacuated_from(&mut connection, host).await?;
+        if waiting > 0 {
+            return Err(ApiError::BadRequest(format!(
+                "{host} still has what is left of {waiting} evacuated servers. Start its compute service: it \
+                 cleans up by itself, then this is permitted."
+            )));
+        }
+    }
     api::host_update(&mut connection, host, update).await?;
     tracing::info!(host, ?update, "compute service changed");
     Ok(api::host_get(&mut connection, host, api.config.service_down_time_ms).await?)

@@ -100,7 +100,7 @@ impl FakeDriver {
             let elapsed = record.elapsed_ms(self.config.time_scale);
             progress.send_replace(JobProgress { stats: course.at(elapsed), post_copy: false });
             if self.world.get(&self.host, id)?.is_none() {
-                return Ok(JobOutcome::Failed("the guest is gone".to_owned()));
+                return self.verdict(job);
             }
             if record.forced || course.total_ms.is_some_and(|total| elapsed >= total) {
                 let stats = course.end(elapsed);
@@ -111,8 +111,12 @@ impl FakeDriver {
             tokio::time::sleep(pause).await;
             match self.world.job(&self.host, id)? {
                 Some(now) if now.migration_id == record.migration_id => record = now,
-                _ => return Ok(JobOutcome::Aborted),
+                _ => break,
             }
+        }
+        match self.verdict(job)? {
+            JobOutcome::Failed(_) => Ok(JobOutcome::Aborted),
+            other => Ok(other),
         }
     }
 

@@ -13,16 +13,22 @@ use whimbrel_model::{
     SagaId,
 };
 use whimbrel_saga::Saga;
-use whimbrel_sagas::{Delete, LiveMigrate, Reboot, Start, Stop};
+use whimbrel_sagas::{LiveMigrate, Reboot, Start, Stop};
+
+mod cold;
+mod delete;
 
 use super::{ImageRow, MigrationRow, ServerRow};
 use crate::error::violates;
 use crate::schema::{instance, migration, outbox, saga};
-use crate::text::{parse_opt, text_opt};
+use crate::text::text_opt;
 use crate::{Connection, Database, DbError, OutboxMessage};
+pub use cold::{
+    EvacuateOrder, ResizeOrder, confirm_resize, due_confirmations, evacuate_server, evacuated_from,
+    resize_server, revert_resize, unconfirmed_resizes,
+};
+pub use delete::delete_server;
 
-/// How far above an instance's token a deletion's is; as where a deletion follows another operation.
-const DELETE_EPOCH: i64 = 8;
 /// A saga whose hint was lost begins after this time.
 const HINT_LOST_MS: i64 = 2_000;
 /// How long a guest's operating system is given to shut down, in milliseconds. Nova's default.
@@ -289,55 +295,6 @@ async fn put(
     Ok(message)
 }
 
-/// Deletes a server: at once if nothing is going on with it, else as soon as that has been called off or has
-/// ended. None when it is being deleted already.
-///
-/// # Errors
-/// [`DbError::NotFound`]; [`DbError::Stale`] when the server has changed meanwhile.
-pub async fn delete_server(
-    database: &Database,
-    caller: &Caller,
-    server: &ServerRow,
-) -> Result<Option<Started>, DbError> {
-    let mut connection = database.connection().await?;
-    connection
-        .transaction(async |c| {
-            // The saga's row first, as everywhere.
-            let active: Option<(Uuid, String)> = saga::table
-                .filter(saga::instance_id.eq(server.id))
-                .filter(saga::phase.eq_any(ACTIVE))
-                .select((saga::id, saga::name))
-                .for_update()
-                .first(c)
-                .await
-                .optional()
-                .map_err(DbError::query("looking for an active operation"))?;
-            match active {
-                Some((_, name)) if name == Delete::NAME => Ok(None),
-                Some((id, _)) => request_deletion(c, server, SagaId(id)).await.map(Some),
-                None => begin_deletion(c, caller, server).await.map(Some),
-            }
-        })
-        .await
-}
-
-async fn request_deletion(
-    c: &mut Connection,
-    server: &ServerRow,
-    active: SagaId,
-) -> Result<Started, DbError> {
-    diesel::update(instance::table.find(server.id))
-        .set((
-            instance::delete_requested.eq(true),
-            instance::generation.eq(instance::generation + 1),
-            instance::updated_at.eq(diesel::dsl::now),
-        ))
-        .execute(c)
-        .await
-        .map_err(DbError::query("asking for a deletion"))?;
-    cancel(c, active).await
-}
-
 /// Asks the conductor to call an operation off, as far as that can be done.
 async fn cancel(c: &mut Connection, id: SagaId) -> Result<Started, DbError> {
     diesel::update(saga::table.find(id.0))
@@ -347,40 +304,6 @@ async fn cancel(c: &mut Connection, id: SagaId) -> Result<Started, DbError> {
         .await
         .map_err(DbError::query("calling an operation off"))?;
     Ok(Started { saga_id: id, message: hint(c, id).await? })
-}
-
-async fn begin_deletion(
-    c: &mut Connection,
-    caller: &Caller,
-    server: &ServerRow,
-) -> Result<Started, DbError> {
-    compare_and_set(c, server, InstanceEvent::BeginDelete).await?;
-    diesel::update(instance::table.find(server.id))
-        .set(instance::delete_requested.eq(true))
-        .execute(c)
-        .await
-        .map_err(DbError::query("noting a deletion"))?;
-    // A migration that nobody settled may have left something at its other end.
-    let unsettled: Option<(String, String, Option<String>)> = migration::table
-        .filter(migration::instance_id.eq(server.id))
-        .order(migration::number.desc())
-        .select((migration::status, migration::source_compute, migration::dest_compute))
-        .first(c)
-        .await
-        .optional()
-        .map_err(DbError::query("reading the last migration"))?;
-    let error = MigrationStatus::Error.to_string();
-    let ends = unsettled.filter(|(status, _, _)| *status == error);
-    let ends = ends.into_iter().flat_map(|(_, source, destination)| [Some(source), destination]);
-    let mine = server.host.as_ref().map(HostName::as_str);
-    let other = ends.flatten().find(|end| Some(end.as_str()) != mine);
-    let state = Delete {
-        instance_id: InstanceId(server.id),
-        host: server.host.clone(),
-        other_host: parse_opt("migration.source_compute", other.as_deref())?,
-        owner_epoch: server.owner_epoch + DELETE_EPOCH,
-    };
-    start_saga(c, caller, Delete::NAME, Delete::VERSION, &state, server.id, None).await
 }
 
 /// Calls a migration off.
