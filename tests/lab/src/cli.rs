@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use whimbrel_lab::servers::ServersCommand;
 use whimbrel_lab::{Driver, Lab, Storage};
 
+mod bench;
 mod control;
 mod demo;
 mod fault;
@@ -49,6 +50,8 @@ enum Command {
     },
     /// Boot guests in a lab of its own, move them, and check from outside that nothing was lost.
     Demo(demo::Options),
+    /// Measure: moves of real guests against virsh, and the control plane alone on simulated hosts.
+    Bench(bench::Options),
     /// A PostgreSQL and a RabbitMQ of the project's own.
     #[command(subcommand)]
     Servers(ServersCommand),
@@ -132,6 +135,7 @@ pub(crate) fn run() -> ExitCode {
             })
         }
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(options) => bench::run(&options),
         Command::Servers(command) => command.execute(),
         Command::Supervise(plan) => manage::supervise(&plan),
     };

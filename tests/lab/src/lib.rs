@@ -47,7 +47,7 @@ pub use host::{GuestProcess, Host, Storage};
 pub use hosts::Hosts;
 pub use lab::Lab;
 pub use ping::{PingReport, Pinger};
-pub use status::{HostStatus, LabStatus, ProcessStatus};
+pub use status::{HostStatus, LabStatus, ProcessStatus, cpu_ms_of_tree};
 pub use switch::{Link, SWITCH_ADDRESS, Switch, TENANT_CIDR};
 pub use unit::Unit;
 pub use wait::{Deadline, interrupt, is_interrupted, until, until_done};

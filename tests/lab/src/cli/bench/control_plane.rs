@@ -1,0 +1,305 @@
+//! The control plane alone: simulated hosts whose moves take no time.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use whimbrel_lab::servers::Durability;
+use whimbrel_lab::{Driver, Lab, Unit, guest, labs_dir};
+
+use super::figures::{put, quantile};
+use crate::cli::note;
+
+const HOSTS: u8 = 4;
+const SERVERS: usize = 500;
+/// Moves one at a time.
+const ALONE: usize = 100;
+/// How often 50 and 500 at once are asked for; the best is told, since others use the machine, too.
+const ROUNDS: usize = 3;
+const GETS: usize = 2_000;
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How often it is looked whether all have ended.
+const LOOK: Duration = Duration::from_millis(100);
+const PARTS: [Unit; 3] = [Unit::Conductor, Unit::Database, Unit::Broker];
+
+/// A batch of moves.
+struct Batch {
+    /// From each request to its final state, in milliseconds.
+    latencies: Vec<f64>,
+    seconds: f64,
+    /// Of conductor, database and broker together, in milliseconds.
+    cpu_ms: f64,
+}
+
+struct Bench<'a> {
+    lab: &'a Lab,
+    client: reqwest::Client,
+    url: String,
+}
+
+pub(super) fn measure(name: &str, figures: &mut Value) -> anyhow::Result<()> {
+    let image = guest::prepare(&labs_dir().join("cache"))?;
+    let mut fake = toml::Table::new();
+    let world = labs_dir().join(name).join("world");
+    fake.insert("world_dir".to_owned(), world.display().to_string().into());
+    note("simulated hosts: starting");
+    let lab = Lab::builder().name(name).hosts(HOSTS).driver(Driver::Fake(fake));
+    let lab = lab.durability(Durability::Durable).start()?;
+    let (flavor, image) = {
+        let api = lab.api();
+        let flavor = api.create_flavor("bench", 1, 64, 1)?;
+        (flavor, api.create_image("bench", "qcow2", &image.qcow2)?)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let bench = Bench {
+        lab: &lab,
+        client: reqwest::Client::builder().pool_max_idle_per_host(64).build()?,
+        url: lab.api().url().to_owned(),
+    };
+    bench.memory(figures);
+    runtime.block_on(bench.run(&flavor, &image, figures))?;
+    lab.stop()?;
+    std::fs::remove_dir_all(&world).context("removing the simulated world")
+}
+
+impl Bench<'_> {
+    async fn run(&self, flavor: &str, image: &str, figures: &mut Value) -> anyhow::Result<()> {
+        note(&format!("simulated hosts: booting {SERVERS} servers"));
+        let servers = self.boot(flavor, image).await?;
+        for (at_once, rounds) in [(1, ALONE), (50, ROUNDS), (500, ROUNDS)] {
+            note(&format!("simulated hosts: {at_once} moves at once"));
+            let mut best: Option<Batch> = None;
+            let mut all = Vec::new();
+            let (mut seconds, mut cpu_ms) = (0.0, 0.0);
+            for round in 0..rounds {
+                let from = round * at_once % SERVERS;
+                let batch = self.moves(&servers[from..from + at_once]).await?;
+                all.extend(&batch.latencies);
+                (seconds, cpu_ms) = (seconds + batch.seconds, cpu_ms + batch.cpu_ms);
+                if best.as_ref().is_none_or(|best| batch.seconds < best.seconds) {
+                    best = Some(batch);
+                }
+            }
+            // One at a time there is enough of it to take all.
+            let told = match best {
+                Some(best) if at_once > 1 => best,
+                _ => Batch { latencies: all, seconds, cpu_ms },
+            };
+            let count = told.latencies.len() as f64;
+            put(figures, &format!("saga.{at_once}.per_s"), count / told.seconds);
+            put(figures, &format!("saga.{at_once}.p50_ms"), quantile(&told.latencies, 0.5));
+            put(figures, &format!("saga.{at_once}.p99_ms"), quantile(&told.latencies, 0.99));
+            put(figures, &format!("saga.{at_once}.cpu_ms"), told.cpu_ms / count);
+        }
+        note("simulated hosts: GET of a server");
+        self.gets(&servers, figures).await
+    }
+
+    fn memory(&self, figures: &mut Value) {
+        let mut together = 0.0;
+        for process in self.lab.status().processes {
+            let Some(kib) = process.memory_kib else { continue };
+            let mib = kib as f64 / 1_024.0;
+            put(figures, &format!("pss_mib.{}", process.name), mib);
+            let counts = ["api", "conductor", "scheduler", "compute@host-a"];
+            if counts.contains(&process.name.as_str()) {
+                together += mib;
+            }
+        }
+        put(figures, "pss_mib.together", together);
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let request = self.client.post(format!("{}{path}", self.url)).json(body);
+        let request = request.header("X-OpenStack-Nova-API-Version", "2.90");
+        let answer = request.send().await.with_context(|| format!("POST {path}"))?;
+        let status = answer.status();
+        let text = answer.text().await?;
+        ensure!(status.is_success(), "POST {path}: {status}: {text}");
+        Ok(serde_json::from_str(&text).unwrap_or(Value::Null))
+    }
+
+    async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let answer = self.client.get(format!("{}{path}", self.url)).send().await?;
+        let status = answer.status();
+        let body = answer.json().await.with_context(|| format!("GET {path}"))?;
+        ensure!(status.is_success(), "GET {path}: {status}: {body}");
+        Ok(body)
+    }
+
+    /// 50 at a time.
+    async fn boot(&self, flavor: &str, image: &str) -> anyhow::Result<Vec<String>> {
+        let server = json!({ "server": {
+            "name": "bench", "flavorRef": flavor, "imageRef": image, "networks": "none",
+        } });
+        let mut ids = Vec::with_capacity(SERVERS);
+        while ids.len() < SERVERS {
+            for _ in 0..50 {
+                let made = self.post("/v2.1/servers", &server).await?;
+                ids.push(made["server"]["id"].as_str().context("an id")?.to_owned());
+            }
+            let begun = Instant::now();
+            for id in &ids[ids.len() - 50..] {
+                loop {
+                    let server = self.get(&format!("/v2.1/servers/{id}")).await?;
+                    match server["server"]["status"].as_str() {
+                        Some("ACTIVE") => break,
+                        Some("ERROR") => bail!("a server is in ERROR: {server}"),
+                        _ if begun.elapsed() > PATIENCE => {
+                            bail!("a server is not booted: {server}")
+                        }
+                        _ => tokio::time::sleep(Duration::from_millis(20)).await,
+                    }
+                }
+            }
+        }
+        Ok(ids)
+    }
+
+    /// Asks for all moves at once and waits until the last is in its final state.
+    async fn moves(&self, servers: &[String]) -> anyhow::Result<Batch> {
+        let cpu = self.cpu_ms();
+        let begun = Utc::now();
+        let asked = self.ask(servers).await?;
+        let ended = if let [server] = servers {
+            self.wait_for_one(server).await?;
+            BTreeMap::from([(server.clone(), Utc::now())])
+        } else {
+            self.wait_for_all(servers.len(), begun).await?
+        };
+        let cpu_ms = self.cpu_ms() - cpu;
+        let last = ended.values().max().context("nothing was moved")?;
+        let seconds = ms(*last - begun) / 1_000.0;
+        let latency = |(id, at): &(String, DateTime<Utc>)| {
+            let end = ended.get(id).with_context(|| format!("{id} has no migration"))?;
+            Ok(ms(*end - *at))
+        };
+        let latencies = asked.iter().map(latency).collect::<anyhow::Result<_>>()?;
+        Ok(Batch { latencies, seconds, cpu_ms })
+    }
+
+    async fn ask(&self, servers: &[String]) -> anyhow::Result<Vec<(String, DateTime<Utc>)>> {
+        let body = json!({ "os-migrateLive": { "host": null, "block_migration": "auto" } });
+        // As many clients as there may be: 32 connections ask for all of it.
+        let queue = std::sync::Arc::new(std::sync::Mutex::new(servers.to_vec()));
+        let mut clients = JoinSet::new();
+        for _ in 0..servers.len().min(32) {
+            let (queue, body) = (std::sync::Arc::clone(&queue), body.clone());
+            let (client, url) = (self.client.clone(), self.url.clone());
+            clients.spawn(async move {
+                let mut asked = Vec::new();
+                loop {
+                    let next =
+                        queue.lock().map_err(|_| anyhow::anyhow!("a client panicked"))?.pop();
+                    let Some(id) = next else { return anyhow::Ok(asked) };
+                    let request = client.post(format!("{url}/v2.1/servers/{id}/action"));
+                    let request = request.header("X-OpenStack-Nova-API-Version", "2.90");
+                    let at = Utc::now();
+                    let answer = request.json(&body).send().await?;
+                    ensure!(
+                        answer.status() == 202,
+                        "{}: {}",
+                        answer.status(),
+                        answer.text().await?
+                    );
+                    asked.push((id, at));
+                }
+            });
+        }
+        let mut asked = Vec::with_capacity(servers.len());
+        while let Some(client) = clients.join_next().await {
+            asked.extend(client??);
+        }
+        Ok(asked)
+    }
+
+    /// Looks without a pause: there is nothing else to do.
+    async fn wait_for_one(&self, server: &str) -> anyhow::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let body = self.get(&format!("/v2.1/servers/{server}")).await?;
+            if body["server"]["OS-EXT-STS:task_state"].is_null() {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "a move does not end: {body}");
+        }
+    }
+
+    /// When each came to its final state, by its record: looking at all of them as often as would be exact
+    /// would be most of the work.
+    async fn wait_for_all(
+        &self,
+        count: usize,
+        begun: DateTime<Utc>,
+    ) -> anyhow::Result<BTreeMap<String, DateTime<Utc>>> {
+        let path = format!("/v2.1/os-migrations?limit={count}");
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let body = self.get(&path).await?;
+            let mut ended = BTreeMap::new();
+            for one in body["migrations"].as_array().context("migrations")? {
+                let time = |key: &str| one[key].as_str().context("a time").and_then(utc);
+                if time("created_at")? >= begun && one["status"] == "completed" {
+                    let id = one["instance_uuid"].as_str().context("an instance")?;
+                    ended.insert(id.to_owned(), time("updated_at")?);
+                }
+            }
+            if ended.len() == count {
+                return Ok(ended);
+            }
+            ensure!(Instant::now() < give_up, "{} of {count} moves ended", ended.len());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    async fn gets(&self, servers: &[String], figures: &mut Value) -> anyhow::Result<()> {
+        let mut latencies = Vec::with_capacity(GETS);
+        for id in servers.iter().cycle().take(GETS) {
+            let begun = Instant::now();
+            self.get(&format!("/v2.1/servers/{id}")).await?;
+            latencies.push(begun.elapsed().as_secs_f64() * 1_000.0);
+        }
+        put(figures, "api.get_server.p50_ms", quantile(&latencies, 0.5));
+        put(figures, "api.get_server.p99_ms", quantile(&latencies, 0.99));
+        let begun = Instant::now();
+        let mut clients = JoinSet::new();
+        for part in servers.chunks(servers.len().div_ceil(8)) {
+            let (client, url, part) = (self.client.clone(), self.url.clone(), part.to_vec());
+            clients.spawn(async move {
+                for id in part.iter().cycle().take(GETS / 4) {
+                    let answer = client.get(format!("{url}/v2.1/servers/{id}")).send().await?;
+                    ensure!(answer.status().is_success(), "{}", answer.status());
+                    answer.bytes().await?;
+                }
+                Ok(())
+            });
+        }
+        let clients = clients.join_all().await;
+        let count = clients.len() * (GETS / 4);
+        clients.into_iter().collect::<anyhow::Result<()>>()?;
+        put(figures, "api.get_server.per_s_8", count as f64 / begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    /// Processor time that conductor, database and broker have used so far, in milliseconds.
+    fn cpu_ms(&self) -> f64 {
+        PARTS
+            .iter()
+            .filter_map(|unit| self.lab.process_id(unit))
+            .map(whimbrel_lab::cpu_ms_of_tree)
+            .sum()
+    }
+}
+
+fn ms(span: TimeDelta) -> f64 {
+    span.num_microseconds().unwrap_or(i64::MAX) as f64 / 1_000.0
+}
+
+/// The API's times have no zone; they are in UTC.
+fn utc(text: &str) -> anyhow::Result<DateTime<Utc>> {
+    let time = NaiveDateTime::parse_from_str(text.trim_end_matches('Z'), "%Y-%m-%dT%H:%M:%S%.f");
+    Ok(time.with_context(|| format!("reading the time '{text}'"))?.and_utc())
+}
