@@ -75,6 +75,8 @@ pub struct Qcow2 {
     pub virtual_size: u64,
     /// It lies over another file.
     pub has_backing: bool,
+    /// That file, as the header names it.
+    pub backing_file: Option<String>,
 }
 
 /// The virtual size of an image of `length` bytes that begins with `head`, if it is sound, of the format
@@ -155,7 +157,21 @@ pub fn parse_qcow2(head: &[u8]) -> Result<Qcow2, HeaderError> {
     if i64::try_from(virtual_size).is_err() {
         return Err(HeaderError::Unsound("its virtual size is out of range"));
     }
-    Ok(Qcow2 { virtual_size, has_backing })
+    let backing_file = if has_backing { Some(backing_file(head)?) } else { None };
+    Ok(Qcow2 { virtual_size, has_backing, backing_file })
+}
+
+/// The format allows at most 1023 bytes.
+fn backing_file(head: &[u8]) -> Result<String, HeaderError> {
+    let at = usize::try_from(be64(head, 8)?).map_err(|_| HeaderError::Truncated)?;
+    let length = be32(head, 16)? as usize;
+    if length > 1_023 {
+        return Err(HeaderError::Unsound("the name of its backing file is too long"));
+    }
+    let name = at.checked_add(length).and_then(|end| head.get(at..end));
+    let name = name.ok_or(HeaderError::Truncated)?;
+    String::from_utf8(name.to_vec())
+        .map_err(|_| HeaderError::Unsound("the name of its backing file is no text"))
 }
 
 fn check_features(features: u64) -> Result<(), HeaderError> {

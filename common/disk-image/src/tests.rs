@@ -103,9 +103,17 @@ fn a_raw_image_is_as_large_as_its_file() {
 #[test]
 fn an_overlay_is_told_from_a_disk_that_stands_alone() {
     let mut head = qcow2();
+    head.resize(300, 0);
     put64(&mut head, 8, 200);
-    let overlay = Qcow2 { virtual_size: 1 << 30, has_backing: true };
+    put32(&mut head, 16, 8);
+    head[200..208].copy_from_slice(b"../_base");
+    let backing_file = Some("../_base".to_owned());
+    let overlay = Qcow2 { virtual_size: 1 << 30, has_backing: true, backing_file };
     assert_eq!(parse_qcow2(&head), Ok(overlay));
+    put32(&mut head, 16, 1_024);
+    assert!(parse_qcow2(&head).is_err(), "a name longer than the format allows");
+    put32(&mut head, 16, 200);
+    assert_eq!(parse_qcow2(&head), Err(HeaderError::Truncated));
 }
 
 proptest! {

@@ -97,6 +97,8 @@ pub struct MigrationConfig {
     /// Moves that this host drives at once; others wait. libvirt answers other calls only as long as
     /// this is below its `max_workers` (20).
     pub max_concurrent: usize,
+    /// Port at `migration_address` that takes disks of guests which are moved while shut off.
+    pub disk_port: u16,
     /// How often a running move's figures are read, in milliseconds.
     pub poll_interval_ms: u64,
 }
@@ -114,6 +116,7 @@ impl Default for MigrationConfig {
             tls: false,
             destination_uri: None,
             max_concurrent: 8,
+            disk_port: 49_100,
             poll_interval_ms: 250,
         }
     }

@@ -13,6 +13,7 @@ use whimbrel_messages::report::{CpuInfo, Guest, Inventory};
 use whimbrel_model::{InstanceId, MigrationId, PowerState};
 use whimbrel_virt::{ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob};
 
+use crate::cold::DiskReceiver;
 use crate::config::{HostContext, LibvirtConfig};
 use crate::connection::Hypervisor;
 use crate::epochs::EpochStore;
@@ -31,6 +32,7 @@ pub struct LibvirtDriver {
     pub(crate) incoming: IncomingStore,
     pub(crate) bases: BaseCache,
     pub(crate) jobs: Jobs,
+    pub(crate) disk_receiver: DiskReceiver,
     /// One for each move that this host drives.
     pub(crate) move_permits: Arc<Semaphore>,
     /// The host's processors and when they were asked for.
@@ -52,18 +54,21 @@ impl LibvirtDriver {
             std::fs::create_dir_all(state)
         })
         .await?;
-        Ok(Self {
+        let this = Self {
             hypervisor: Hypervisor::new(&config)?,
             epochs: EpochStore::new(context.state_dir.join("epochs")),
             incoming: IncomingStore::new(context.state_dir.join("incoming")),
             bases: BaseCache::new(paths.clone(), &context.image_url)?,
             jobs: Jobs::default(),
+            disk_receiver: DiskReceiver::default(),
             move_permits: Arc::new(Semaphore::new(config.migration.max_concurrent)),
             cpu: Mutex::new(None),
             paths,
             config,
             context,
-        })
+        };
+        this.listen_if_expected()?;
+        Ok(this)
     }
 }
 

@@ -94,7 +94,7 @@ fn absent_is_fine(outcome: io::Result<()>) -> io::Result<()> {
 }
 
 /// Makes the names in the directory of `path` durable.
-fn sync_parent(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_parent(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),

@@ -15,7 +15,7 @@
 //! Every call that starts or resumes a guest first asks `epochs`, which remembers the highest fencing token
 //! of each guest.
 
-mod cold_move;
+mod cold;
 mod config;
 mod connection;
 mod cpu;

@@ -227,7 +227,7 @@ fn source_facts(connect: &Connect, id: InstanceId) -> Result<SourceFacts, Driver
     })
 }
 
-fn host_uuid(connect: &Connect) -> Result<Uuid, DriverError> {
+pub(crate) fn host_uuid(connect: &Connect) -> Result<Uuid, DriverError> {
     const DOING: &str = "ask for the host's UUID";
     let capabilities = Element::parse(&connect.get_capabilities().doing(DOING)?)?;
     let text = capabilities.text_at(&["host", "uuid"]);

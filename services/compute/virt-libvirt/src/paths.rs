@@ -4,12 +4,14 @@
 //! <instances_path>/_base/<image id>          base images, read only
 //! <instances_path>/<instance id>/disk        the guest's disk, an overlay on its base
 //! <instances_path>/<instance id>/console.log what the guest writes to its serial port
+//! <instances_path>/<instance id>_resize/     its rollback point while a move waits for a decision
+//! <instances_path>/<instance id>.incoming.<migration id>/   disks that a move brings, until all are here
 //! <instances_path>/.probe.…                  files by which hosts find out whether they share storage
 //! ```
 
 use std::path::{Path, PathBuf};
 
-use whimbrel_model::{ImageId, InstanceId};
+use whimbrel_model::{ImageId, InstanceId, MigrationId};
 
 /// File name of a guest's root disk.
 pub(crate) const ROOT_DISK: &str = "disk";
@@ -33,6 +35,29 @@ impl Paths {
     /// A guest's own directory.
     pub(crate) fn instance(&self, id: InstanceId) -> PathBuf {
         self.instances.join(id.to_string())
+    }
+
+    /// Where a source keeps a guest's disks for the way back.
+    pub(crate) fn rollback(&self, id: InstanceId) -> PathBuf {
+        self.instances.join(format!("{id}_resize"))
+    }
+
+    /// Where a destination collects what a move brings.
+    pub(crate) fn incoming(&self, id: InstanceId, migration_id: MigrationId) -> PathBuf {
+        self.instances.join(format!("{id}.incoming.{migration_id}"))
+    }
+
+    /// All that a guest has beside its own directory.
+    pub(crate) fn besides(&self, id: InstanceId) -> std::io::Result<Vec<PathBuf>> {
+        let incoming = format!("{id}.incoming.");
+        let mut found = vec![self.rollback(id)];
+        for entry in std::fs::read_dir(&self.instances)? {
+            let entry = entry?;
+            if entry.file_name().to_str().is_some_and(|name| name.starts_with(&incoming)) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
     }
 
     /// A guest's root disk.

@@ -36,16 +36,40 @@ pub(crate) async fn create(
     virtual_size: i64,
     backing: Option<&Backing>,
 ) -> Result<(), DriverError> {
-    const DOING: &str = "make a disk with qemu-img";
+    let arguments = create_arguments(path, format, virtual_size, backing);
+    run("make a disk with qemu-img", program, arguments).await
+}
+
+/// Grows the disk at `path` to `virtual_size` bytes. `qemu-img` refuses to shrink it.
+pub(crate) async fn grow(
+    program: &Path,
+    path: &Path,
+    format: DiskFormat,
+    virtual_size: i64,
+) -> Result<(), DriverError> {
+    run("grow a disk with qemu-img", program, grow_arguments(path, format, virtual_size)).await
+}
+
+/// Writes all of the disk at `path`, what it takes from its base, too, into one new qcow2 file.
+pub(crate) async fn flatten(
+    program: &Path,
+    path: &Path,
+    format: DiskFormat,
+    to: &Path,
+) -> Result<(), DriverError> {
+    run("flatten a disk with qemu-img", program, flatten_arguments(path, format, to)).await
+}
+
+async fn run(doing: &'static str, program: &Path, own: Vec<OsString>) -> Result<(), DriverError> {
     let mut arguments = limited(program);
-    arguments.extend(create_arguments(path, format, virtual_size, backing));
+    arguments.extend(own);
     let mut command = Command::new("prlimit");
     command.args(arguments).stdin(Stdio::null()).kill_on_drop(true);
     let output = match tokio::time::timeout(TIME_LIMIT, command.output()).await {
-        Ok(output) => output.doing(DOING)?,
+        Ok(output) => output.doing(doing)?,
         Err(_) => {
             let message = format!("not done within {} s", TIME_LIMIT.as_secs());
-            return Err(DriverError::Hypervisor { doing: DOING, message });
+            return Err(DriverError::Hypervisor { doing, message });
         }
     };
     if output.status.success() {
@@ -53,7 +77,7 @@ pub(crate) async fn create(
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let message = format!("{}: {}", output.status, said.trim());
-    Err(DriverError::Hypervisor { doing: DOING, message })
+    Err(DriverError::Hypervisor { doing, message })
 }
 
 /// `prlimit`'s arguments up to and including the program.
@@ -78,6 +102,19 @@ fn create_arguments(
     arguments
 }
 
+fn grow_arguments(path: &Path, format: DiskFormat, virtual_size: i64) -> Vec<OsString> {
+    let format = format.to_string();
+    let [size, file] = [virtual_size.to_string().into(), path.into()];
+    vec!["resize".into(), "-q".into(), "-f".into(), format.into(), file, size]
+}
+
+fn flatten_arguments(path: &Path, format: DiskFormat, to: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["convert".into(), "-q".into(), "-f".into()];
+    arguments.push(format.to_string().into());
+    arguments.extend(["-O".into(), "qcow2".into(), path.into(), to.into()]);
+    arguments
+}
+
 #[cfg(test)]
 mod tests {
     use strum::VariantArray as _;
@@ -93,6 +130,8 @@ mod tests {
                     backing.map(|format| Backing { file: "../_base/1".to_owned(), format });
                 calls.push(create_arguments(Path::new("/i/disk"), *format, 1, backing.as_ref()));
             }
+            calls.push(grow_arguments(Path::new("/i/disk"), *format, 1));
+            calls.push(flatten_arguments(Path::new("/i/disk"), *format, Path::new("/i/flat")));
         }
         calls
     }
@@ -103,6 +142,7 @@ mod tests {
             let has = |flag: &str| call.iter().any(|argument| argument == flag);
             assert!(has("-f"), "{call:?}");
             assert_eq!(has("-b"), has("-F"), "{call:?}");
+            assert_eq!(has("convert"), has("-O"), "{call:?}");
         }
     }
 

@@ -15,6 +15,7 @@ use crate::domains;
 use crate::driver::LibvirtDriver;
 use crate::epochs::Right;
 use crate::error::Doing;
+use crate::files;
 use crate::images;
 
 impl LibvirtDriver {
@@ -45,6 +46,11 @@ impl LibvirtDriver {
             .call("remove the guest", move |connect| domains::remove(connect, id))
             .await?;
         disks::remove_instance_directory(&self.paths, id).await?;
+        let paths = self.paths.clone();
+        files::blocking("remove what moves have left of the guest", move || {
+            paths.besides(id)?.iter().try_for_each(|path| files::remove_directory(path))
+        })
+        .await?;
         self.incoming.remove(id).await
     }
 
@@ -52,7 +58,10 @@ impl LibvirtDriver {
         domain_xml(&self.config, &self.paths, instance, owner_epoch)
     }
 
-    async fn ensure_root_disk(&self, instance: &InstanceSpec) -> Result<(), DriverError> {
+    pub(crate) async fn ensure_root_disk(
+        &self,
+        instance: &InstanceSpec,
+    ) -> Result<(), DriverError> {
         let size = images::root_disk_size(&instance.image, instance.resources.disk_gib)?;
         self.bases.ensure(&instance.image).await?;
         disks::create_instance_directory(&self.paths, instance.id).await?;
@@ -63,7 +72,7 @@ impl LibvirtDriver {
 }
 
 /// The guest's domain, with the definition given or, if it is in memory, the one that it has.
-fn define_unless_active(
+pub(crate) fn define_unless_active(
     connect: &Connect,
     id: InstanceId,
     xml: &str,

@@ -242,7 +242,13 @@ impl Bench<'_> {
             let mut ended = BTreeMap::new();
             for one in body["migrations"].as_array().context("migrations")? {
                 let time = |key: &str| one[key].as_str().context("a time").and_then(utc);
-                if time("created_at")? >= begun && one["status"] == "completed" {
+                let status = one["status"].as_str().unwrap_or_default();
+                if time("created_at")? >= begun && ["failed", "error"].contains(&status) {
+                    let path =
+                        format!("/v1/servers/{}/migrations/{}", one["instance_uuid"], one["uuid"]);
+                    bail!("a move has {status}: {}", self.get(&path.replace('"', "")).await?);
+                }
+                if time("created_at")? >= begun && status == "completed" {
                     let id = one["instance_uuid"].as_str().context("an instance")?;
                     ended.insert(id.to_owned(), time("updated_at")?);
                 }
