@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -114,6 +116,8 @@ impl Lab {
             host.shell(&format!("virsh destroy {id}"));
         }
         for host in &mut self.hosts {
+            // What the old one is still busy with is no matter.
+            host.kill().await;
             host.start_again();
             host.call::<()>(Command::Destroy { id, epoch: i64::MAX }).await.unwrap();
             assert_eq!(host.files(id), Vec::<String>::new(), "left on {}", host.name());
@@ -186,13 +190,22 @@ impl Host {
 
     /// Another agent in the place of one that was killed.
     pub(crate) fn start_again(&mut self) {
+        assert!(self.agent.id().is_none(), "two agents on one host");
         let (given, setup) = (self.given.clone(), self.setup.clone());
         *self = Self::start(given, setup, self.instances.clone());
     }
 
-    /// As a crash does it.
+    /// As a crash does it. The agent is a child of nsenter's, which would leave it running if killed itself,
+    /// and which ends when it has seen the agent's end.
     pub(crate) async fn kill(&mut self) {
-        self.agent.kill().await.unwrap();
+        let nsenter = self.agent.id().expect("the agent lives");
+        let children = format!("/proc/{nsenter}/task/{nsenter}/children");
+        let agent = wait_for("an agent", || {
+            let children = std::fs::read_to_string(&children).unwrap();
+            children.split_whitespace().next().map(|id| Pid::from_raw(id.parse().unwrap()))
+        });
+        kill(agent.await, Signal::SIGKILL).unwrap();
+        self.agent.wait().await.unwrap();
     }
 
     pub(crate) fn name(&self) -> &str {
