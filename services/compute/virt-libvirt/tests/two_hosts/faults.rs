@@ -110,7 +110,9 @@ async fn post_copy_under_way() -> (Lab, Job, Pending) {
 async fn post_copy_arrives(fault: impl AsyncFnOnce(&mut Lab, &Job) -> Option<Pending>) {
     let (mut lab, job, pending) = post_copy_under_way().await;
     let pending = fault(&mut lab, &job).await.unwrap_or(pending);
+    let hurry = lab.hosts[0].hurry_what_is_followed(job.instance.id);
     let outcome = outcome(&mut lab, &job, pending).await;
+    hurry.abort();
     println!("{outcome:?}");
     assert!(matches!(outcome, Outcome::Completed(_)), "{outcome:?}");
     assert_arrived(&mut lab, &job).await;
