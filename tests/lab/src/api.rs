@@ -127,6 +127,23 @@ impl Api {
         self.call(Method::POST, path, Some(body))?.success().with_context(|| format!("POST {path}"))
     }
 
+    /// Says that a host runs no guests any more, or takes that back.
+    ///
+    /// # Errors
+    /// When there was no answer, or a refusal.
+    pub fn force_down(&self, host: &str, down: bool) -> anyhow::Result<()> {
+        let services = self.compute_services()?;
+        let service = services.iter().find(|service| service.host == host);
+        let id = &service.with_context(|| format!("no compute service on {host}"))?.id;
+        let id = id.as_str().context("a service's id")?;
+        let path = format!("/v2.1/os-services/{id}");
+        let body = json!({ "forced_down": down });
+        self.call(Method::PUT, &path, Some(&body))?
+            .success()
+            .with_context(|| format!("PUT {path}"))?;
+        Ok(())
+    }
+
     /// DELETE; fails unless the status is 2xx.
     ///
     /// # Errors

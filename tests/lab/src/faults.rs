@@ -145,9 +145,17 @@ impl Lab {
     /// # Errors
     /// When something on it doesn't come up.
     pub fn start_host(&self, host: &str) -> anyhow::Result<()> {
-        self.host(host)?.start(self.switch()?)?;
-        self.start_unit(&Unit::compute(host))?;
+        self.power_on_host(host)?;
         self.wait_until_host_reports(host, Deadline::after(REPORT_PATIENCE), || Ok(()))
+    }
+
+    /// Starts a host that was killed. One that is forced down is never up to the API, whatever it reports.
+    ///
+    /// # Errors
+    /// When something on it doesn't start.
+    pub fn power_on_host(&self, host: &str) -> anyhow::Result<()> {
+        self.host(host)?.start(self.switch()?)?;
+        self.start_unit(&Unit::compute(host))
     }
 
     /// Kills the emulator of a guest.

@@ -19,6 +19,7 @@ mod disk_image;
 mod faults;
 mod forward;
 pub mod guest;
+mod history;
 mod host;
 mod hosts;
 mod initramfs;

@@ -3,33 +3,36 @@
 
 #![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
 
+mod support;
+
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use serde_json::json;
+use support::{BOOT, SETTLED, Stage, all_hold};
 use whimbrel_lab::api::Migration;
-use whimbrel_lab::checks::{Check, check_integrity, check_pulse};
-use whimbrel_lab::guest::{self, Heartbeat, Stat};
-use whimbrel_lab::{
-    Api, BlockMigration, Deadline, Lab, MigrationTuning, NewServer, Storage, Unit, labs_dir, until,
-};
+use whimbrel_lab::checks::{check_integrity, check_pulse};
+use whimbrel_lab::guest::{Heartbeat, Stat};
+use whimbrel_lab::{BlockMigration, Deadline, Lab, MigrationTuning, Pinger, Storage, Unit, until};
 
-const BOOT: Duration = Duration::from_secs(60);
 /// From the request to the job's running with something sent.
 const UNDER_WAY: Duration = Duration::from_secs(30);
-/// From the fault to the end of the operation: the job itself takes about ten seconds at this bandwidth, a
-/// killed service is back within one, a lost host is noticed after five, lost connections after ten.
-const SETTLED: Duration = Duration::from_secs(60);
-/// From the end of the operation until hosts have reported and done what they were asked to do later.
-const CONSISTENT: Duration = Duration::from_secs(30);
 /// Makes a move last for some ten seconds.
-const BANDWIDTH_MIB_S: u64 = 6;
+const BANDWIDTH_MIB_S: u64 = 12;
+/// From the end of a case until all hosts count as up: connections are tried again every five seconds.
+const UP: Duration = Duration::from_secs(30);
+/// A guest that is not halted is silent for less than this, in milliseconds, also when it is emulated.
+const HALTED_MS: u64 = 2_000;
 
-struct Stage {
-    lab: Lab,
-    flavor: String,
-    image: String,
-    network: String,
+/// A lab in which moves last for some ten seconds.
+struct Faults(Stage);
+
+impl std::ops::Deref for Faults {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.0
+    }
 }
 
 /// A guest in the middle of a move.
@@ -49,39 +52,28 @@ enum Home {
     Destination,
 }
 
-type Fault = fn(&Stage, &Moving) -> anyhow::Result<()>;
+type Fault = fn(&Faults, &Moving) -> anyhow::Result<()>;
 
-impl Stage {
+impl Faults {
     fn set(storage: Storage) -> Self {
-        let image = guest::prepare(&labs_dir().join("cache")).unwrap();
         let migration = MigrationTuning {
             bandwidth_mib_s: Some(BANDWIDTH_MIB_S),
             ..MigrationTuning::default()
         };
-        let lab = Lab::builder().storage(storage).migration(migration).start();
-        let lab = lab.unwrap_or_else(|error| panic!("{error:#}"));
-        let flavor = lab.api().create_flavor("small", 1, 128, 1).unwrap();
-        let image = lab.api().create_image("guest", "qcow2", &image.qcow2).unwrap();
-        let network = lab.api().create_network("net", "brt", whimbrel_lab::TENANT_CIDR).unwrap();
-        Self { lab, flavor, image, network }
+        Self(Stage::set(Lab::builder().storage(storage).migration(migration)))
     }
 
-    fn api(&self) -> &Api {
-        self.lab.api()
-    }
-
-    fn boot(&self) -> anyhow::Result<String> {
-        let (flavor, image, network) = (&self.flavor, &self.image, &self.network);
-        let new = NewServer { name: "guest", flavor, image, network, host: None };
-        let id = self.api().create_server(&new)?;
-        let server = self.api().wait_for_status(&id, "ACTIVE", BOOT)?;
-        let home = server.host.context("it is on no host")?;
-        self.lab.console(&home, &id)?.wait_for_beat(0, BOOT)?;
-        Ok(id)
+    /// What the case before has done to a host or to its reports is over.
+    fn wait_until_up(&self) -> anyhow::Result<()> {
+        until(Deadline::after(UP), "all hosts to be up", || {
+            let services = self.api().compute_services()?;
+            Ok(services.iter().all(|service| service.state == "up").then_some(()))
+        })
     }
 
     /// Begins a move to the other host and waits until memory travels.
     fn begin(&self, id: &str) -> anyhow::Result<Moving> {
+        self.wait_until_up()?;
         let server = self.api().server(id)?;
         let source = server.host.clone().context("it is on no host")?;
         let other = self.lab.host_names().iter().find(|name| **name != source);
@@ -109,6 +101,8 @@ impl Stage {
         self.check_consistent()?;
         let mut checks = self.lab.check_place(id, host)?;
         checks.push(self.lab.check_files(id, host)?);
+        checks.push(self.lab.check_history(id)?);
+        checks.push(self.lab.check_messages()?);
         self.lab.console(host, id)?.wait_for_beat(beat.n, BOOT)?;
         let beats = match home {
             Home::Destination => self.lab.beats_of_move(id, source, destination)?,
@@ -119,17 +113,6 @@ impl Stage {
         let agent = self.lab.agent(&self.api().server(id)?)?;
         checks.push(check_integrity(first, &agent.verify()?));
         all_hold(&checks)
-    }
-
-    /// The invariants that the API asserts, and that nothing is owed any more.
-    fn check_consistent(&self) -> anyhow::Result<()> {
-        until(Deadline::after(CONSISTENT), "all invariants to hold", || {
-            let violations = self.api().get("/v1/consistency")?["violations"].clone();
-            let owed = self.api().get("/v1/obligations")?["obligations"].clone();
-            let well = violations == json!([]) && owed == json!([]);
-            Ok(well.then_some(()))
-        })
-        .with_context(|| format!("{:?}", self.api().get("/v1/consistency")))
     }
 
     /// A fault in the middle of a move, and what must have become of it.
@@ -145,6 +128,7 @@ impl Stage {
         let took = broken.elapsed();
         ensure!(ended.uuid == moving.migration.uuid, "another migration: {ended:?}");
         ensure!(ended.status == status, "{}, not {status}: {:?}", ended.status, ended.figures);
+        ensure!(took <= SETTLED, "it took {:.1} s", took.as_secs_f64());
         self.check(&moving, home)?;
         eprintln!("{name}: {status} after {:.1} s", took.as_secs_f64());
         Ok(())
@@ -157,7 +141,10 @@ impl Stage {
         self.api().delete_server(&moving.id, SETTLED)?;
         let took = asked.elapsed();
         self.check_consistent()?;
-        all_hold(&self.lab.check_gone(&moving.id)?)?;
+        let mut checks = self.lab.check_gone(&moving.id)?;
+        checks.push(self.lab.check_history(&moving.id)?);
+        checks.push(self.lab.check_messages()?);
+        all_hold(&checks)?;
         eprintln!("deleted: gone after {:.1} s", took.as_secs_f64());
         Ok(())
     }
@@ -191,57 +178,48 @@ impl Stage {
         }
         let _ = self.delete_all();
     }
-
-    fn delete_all(&self) -> anyhow::Result<()> {
-        let servers = self.api().get("/v2.1/servers")?["servers"].clone();
-        for server in servers.as_array().context("a list of servers")? {
-            self.api().delete_server(server["id"].as_str().context("an id")?, SETTLED)?;
-        }
-        Ok(())
-    }
 }
 
-fn all_hold(checks: &[Check]) -> anyhow::Result<()> {
-    let broken: Vec<String> = checks
-        .iter()
-        .filter(|check| !check.held)
-        .map(|check| format!("{}; seen: {}", check.what, check.seen))
-        .collect();
-    if broken.is_empty() { Ok(()) } else { bail!("{}", broken.join("; ")) }
-}
-
-fn source_killed(stage: &Stage, moving: &Moving) -> anyhow::Result<()> {
+fn source_killed(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
     stage.lab.restart(&Unit::compute(&moving.source))
 }
 
-fn destination_killed(stage: &Stage, moving: &Moving) -> anyhow::Result<()> {
+fn destination_killed(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
     stage.lab.restart(&Unit::compute(&moving.destination))
 }
 
-fn conductor_killed(stage: &Stage, _: &Moving) -> anyhow::Result<()> {
+fn conductor_killed(stage: &Faults, _: &Moving) -> anyhow::Result<()> {
     stage.lab.restart(&Unit::Conductor)
 }
 
-fn broker_restarted(stage: &Stage, _: &Moving) -> anyhow::Result<()> {
+fn broker_restarted(stage: &Faults, _: &Moving) -> anyhow::Result<()> {
     stage.lab.stop_process(&Unit::Broker)?;
     stage.lab.start_process(&Unit::Broker)
 }
 
-fn database_restarted(stage: &Stage, _: &Moving) -> anyhow::Result<()> {
+fn database_restarted(stage: &Faults, _: &Moving) -> anyhow::Result<()> {
     stage.lab.restart(&Unit::Database)
 }
 
-fn aborted(stage: &Stage, moving: &Moving) -> anyhow::Result<()> {
+fn aborted(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
     stage.api().abort_migration(&moving.id, moving.migration.id)
 }
 
-fn force_completed(stage: &Stage, moving: &Moving) -> anyhow::Result<()> {
+/// Without post-copy the guest is halted, so that the rest of its memory can follow. That is seen from outside.
+fn force_completed(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
     let path = format!("/v2.1/servers/{}/migrations/{}/action", moving.id, moving.migration.id);
-    stage.api().post(&path, &json!({ "force_complete": null })).map(drop)
+    let server = stage.api().server(&moving.id)?;
+    let ping = Pinger::start(stage.lab.switch()?, server.address()?)?;
+    let asked = stage.api().post(&path, &json!({ "force_complete": null }));
+    let ended = asked.and_then(|_| stage.api().wait_for_migration(&moving.id, SETTLED));
+    let silence = ping.stop()?.longest_silence_ms;
+    ended?;
+    ensure!(silence >= HALTED_MS, "it ran on: silent for {silence} ms only");
+    Ok(())
 }
 
 /// It comes back when the move has ended, and has to clean up then.
-fn destination_host_killed(stage: &Stage, moving: &Moving) -> anyhow::Result<()> {
+fn destination_host_killed(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
     stage.lab.kill_host(&moving.destination)?;
     let ended = stage.api().wait_for_migration(&moving.id, SETTLED)?;
     ensure!(ended.status == "failed", "{} while the destination was away", ended.status);
@@ -250,7 +228,7 @@ fn destination_host_killed(stage: &Stage, moving: &Moving) -> anyhow::Result<()>
 
 #[test]
 fn faults_in_a_move_over_shared_storage_end_well() {
-    Stage::set(Storage::Shared).run(&[
+    Faults::set(Storage::Shared).run(&[
         ("source's compute killed", source_killed, "completed", Home::Destination),
         ("destination's compute killed", destination_killed, "completed", Home::Destination),
         ("conductor killed", conductor_killed, "completed", Home::Destination),
@@ -264,7 +242,7 @@ fn faults_in_a_move_over_shared_storage_end_well() {
 
 #[test]
 fn faults_in_a_move_with_its_disks_end_well() {
-    Stage::set(Storage::Local).run(&[
+    Faults::set(Storage::Local).run(&[
         ("source's compute killed", source_killed, "completed", Home::Destination),
         ("aborted", aborted, "cancelled", Home::Source),
         ("destination host killed", destination_host_killed, "failed", Home::Source),

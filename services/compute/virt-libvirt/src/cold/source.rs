@@ -1,7 +1,6 @@
 //! The source's part: shut down, set aside, carry; and either forget it or take it back.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
