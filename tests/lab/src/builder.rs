@@ -35,10 +35,8 @@ pub struct LabBuilder {
 
 impl Default for LabBuilder {
     fn default() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
-            name: format!("t{}-{number}", std::process::id()),
+            name: unnamed(),
             labs_dir: labs_dir(),
             hosts: 2,
             storage: Storage::default(),
@@ -116,6 +114,12 @@ impl LabBuilder {
     pub fn start(self) -> anyhow::Result<Lab> {
         Lab::start(self)
     }
+}
+
+/// A name that no other lab has.
+pub(crate) fn unnamed() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The process that an unnamed lab belongs to, by the lab's name: `t<process>-<number>`.

@@ -76,6 +76,15 @@ impl Lab {
         Ok(files)
     }
 
+    /// How many processors a running guest has, as its hypervisor says.
+    ///
+    /// # Errors
+    /// When it doesn't run there.
+    pub fn vcpus(&self, host: &str, server: &str) -> anyhow::Result<i64> {
+        let said = self.host(host)?.virsh(&["vcpucount", "--live", "--active", server])?;
+        said.trim().parse().with_context(|| format!("counting processors: '{said}'"))
+    }
+
     /// It runs on exactly this host: by the emulators, by its record, by what is held for it.
     ///
     /// # Errors

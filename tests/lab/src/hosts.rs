@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Context;
 
+use crate::builder;
 use crate::cloud::{Cloud, labs_dir, remove_dir};
 use crate::guest::{self, GuestImage};
 use crate::host::Host;
+use crate::lab::remove_old_labs;
 use crate::process::Spawner;
 
 /// Hosts with libvirt and QEMU each, connected to each other. Dropping them ends everything on them.
@@ -27,9 +28,8 @@ impl Hosts {
     /// # Errors
     /// When something is missing or doesn't come up. Nothing is left running.
     pub fn start(count: u8) -> anyhow::Result<Self> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let dir = labs_dir().join(format!("h{}-{number}", std::process::id()));
+        remove_old_labs(&labs_dir());
+        let dir = labs_dir().join(builder::unnamed());
         remove_dir(&dir)?;
         let logs = dir.join("logs");
         std::fs::create_dir_all(&logs).with_context(|| format!("creating {}", logs.display()))?;

@@ -332,7 +332,7 @@ impl Lab {
 }
 
 /// Removes what unnamed labs of processes have left that were killed, or that panicked a day ago or more.
-fn remove_old_labs(labs: &Path) {
+pub(crate) fn remove_old_labs(labs: &Path) {
     let day = Duration::from_secs(24 * 3600);
     for entry in std::fs::read_dir(labs).into_iter().flatten().flatten() {
         let name = entry.file_name();

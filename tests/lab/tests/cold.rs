@@ -152,7 +152,7 @@ impl Cold {
             self.check_runs(&id, &destination, written / 2)?;
             let expected = if kind == Kind::Resize { (2, 160) } else { size };
             ensure!(self.size(&id)? == expected, "{:?} is not {expected:?}", self.size(&id)?);
-            ensure!(self.domain_vcpus(&id, &destination)? == expected.0, "the guest's processors");
+            ensure!(self.lab.vcpus(&destination, &id)? == expected.0, "the guest's processors");
         }
         self.decide(&id, decision, status)?;
         let home = if decision == Decision::Confirm { destination } else { source };
@@ -175,10 +175,6 @@ impl Cold {
         let server = self.api().get(&format!("/v2.1/servers/{id}"))?;
         let flavor = &server["server"]["flavor"];
         Ok((flavor["vcpus"].as_i64().context("vcpus")?, flavor["ram"].as_i64().context("ram")?))
-    }
-
-    fn domain_vcpus(&self, id: &str, host: &str) -> anyhow::Result<i64> {
-        Ok(self.lab.host(host)?.virsh(&["vcpucount", "--live", "--active", id])?.trim().parse()?)
     }
 
     fn matrix(&self) {

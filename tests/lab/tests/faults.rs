@@ -94,6 +94,19 @@ impl Faults {
         Ok(Moving { id, source, destination, migration, beat, first })
     }
 
+    /// The guest's longest silence from `act` to the end of its move, in milliseconds, by pings from outside.
+    fn silence(
+        &self,
+        moving: &Moving,
+        act: impl FnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<u64> {
+        let server = self.api().server(&moving.id)?;
+        let ping = Pinger::start(self.lab.switch()?, server.address()?)?;
+        let ended = act().and_then(|()| self.api().wait_for_migration(&moving.id, SETTLED));
+        let silence = ping.stop()?.longest_silence_ms;
+        ended.map(|_| silence)
+    }
+
     /// Everything that has to be true after the move has ended.
     fn check(&self, moving: &Moving, home: Home) -> anyhow::Result<()> {
         let Moving { id, source, destination, beat, first, .. } = moving;
@@ -188,8 +201,12 @@ fn destination_killed(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
     stage.lab.restart(&Unit::compute(&moving.destination))
 }
 
-fn conductor_killed(stage: &Faults, _: &Moving) -> anyhow::Result<()> {
-    stage.lab.restart(&Unit::Conductor)
+/// The guest does not notice.
+fn conductor_killed(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
+    let silence = stage.silence(moving, || stage.lab.restart(&Unit::Conductor))?;
+    eprintln!("conductor killed: silent for {silence} ms");
+    ensure!(silence < HALTED_MS, "the guest was silent for {silence} ms");
+    Ok(())
 }
 
 fn broker_restarted(stage: &Faults, _: &Moving) -> anyhow::Result<()> {
@@ -208,12 +225,9 @@ fn aborted(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
 /// Without post-copy the guest is halted, so that the rest of its memory can follow. That is seen from outside.
 fn force_completed(stage: &Faults, moving: &Moving) -> anyhow::Result<()> {
     let path = format!("/v2.1/servers/{}/migrations/{}/action", moving.id, moving.migration.id);
-    let server = stage.api().server(&moving.id)?;
-    let ping = Pinger::start(stage.lab.switch()?, server.address()?)?;
-    let asked = stage.api().post(&path, &json!({ "force_complete": null }));
-    let ended = asked.and_then(|_| stage.api().wait_for_migration(&moving.id, SETTLED));
-    let silence = ping.stop()?.longest_silence_ms;
-    ended?;
+    let force = || stage.api().post(&path, &json!({ "force_complete": null })).map(drop);
+    let silence = stage.silence(moving, force)?;
+    eprintln!("force-completed: silent for {silence} ms");
     ensure!(silence >= HALTED_MS, "it ran on: silent for {silence} ms only");
     Ok(())
 }

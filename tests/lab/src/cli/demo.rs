@@ -17,9 +17,9 @@ mod round;
 use report::{Move, Report};
 use round::Materials;
 
-/// Steps of the whole, for the progress bar: two before, then in each of two rounds a boot, two moves of three
-/// steps, and a deletion; a change of storage; the end.
-const STEPS: u64 = 2 + 2 * (2 + 2 * 3 + 1) + 1 + 1;
+/// Steps of the whole, for the progress bar: two before, then in each of two rounds a boot, two live moves of
+/// three steps, three cold ones of two, and a deletion; a change of storage; the end.
+const STEPS: u64 = 2 + 2 * (2 + 2 * 3 + 3 * 2 + 1) + 1 + 1;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -63,7 +63,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     let (moves, checks) = (report.moves.len(), report.checks.len());
-    note(&format!("All {checks} checks held over {moves} live migrations, in {seconds:.1} s."));
+    note(&format!(
+        "All {checks} checks held over {moves} live migrations, 2 cold migrations and 4 resizes, in {seconds:.1} s."
+    ));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -89,6 +91,7 @@ fn show_in(
     let api = lab.api();
     let materials = Materials {
         flavor: api.create_flavor("demo", 1, 128, 1)?,
+        large: api.create_flavor("demo-large", 2, 160, 2)?,
         image: api.create_image("demo", "qcow2", &image.qcow2)?,
         network: api.create_network("demo", "brt", whimbrel_lab::TENANT_CIDR)?,
         dirty_mib_s: options.dirty_mib_s,

@@ -1,13 +1,14 @@
-//! One guest's life: boot, a move there, a move back, deletion.
+//! One guest's life: boot, live there and back, then shut off for a cold migration and for resizes, deletion.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use serde_json::{Value, json};
 use whimbrel_lab::api::Server;
 use whimbrel_lab::checks::{check_integrity, check_pulse, check_record};
 use whimbrel_lab::guest::{Heartbeat, Stat};
-use whimbrel_lab::{Agent, BlockMigration, Lab, NewServer, Pinger};
+use whimbrel_lab::{Agent, BlockMigration, Deadline, Lab, NewServer, Pinger, until};
 
 use super::{Check, Move, Report, next};
 
@@ -22,9 +23,33 @@ const BLOCKS_S: u32 = 50;
 /// What servers are made of.
 pub(super) struct Materials {
     pub(super) flavor: String,
+    /// A flavor with twice the processors and disk.
+    pub(super) large: String,
     pub(super) image: String,
     pub(super) network: String,
     pub(super) dirty_mib_s: u32,
+}
+
+/// A move for which the guest is shut off, and what is decided about it.
+struct Cold {
+    name: &'static str,
+    action: Value,
+    confirm: bool,
+}
+
+impl Cold {
+    fn migrate() -> Self {
+        Self {
+            name: "cold migration: confirmed",
+            action: json!({ "migrate": null }),
+            confirm: true,
+        }
+    }
+
+    fn resize(flavor: &str, confirm: bool) -> Self {
+        let name = if confirm { "resize: confirmed" } else { "resize: reverted" };
+        Self { name, action: json!({ "resize": { "flavorRef": flavor } }), confirm }
+    }
 }
 
 /// The guest of a round.
@@ -64,6 +89,10 @@ pub(super) fn run(
     let subject = Subject { lab, storage, id: server.id.clone(), agent, first };
     subject.moves(&home, &away, bar, report)?;
     subject.moves(&away, &home, bar, report)?;
+    let large = &materials.large;
+    subject.cold(&Cold::migrate(), (&home, &away), bar, report)?;
+    subject.cold(&Cold::resize(large, false), (&away, &home), bar, report)?;
+    subject.cold(&Cold::resize(large, true), (&away, &home), bar, report)?;
 
     next(bar, &format!("{storage}: deleting the server"));
     lab.api().delete_server(&server.id, DELETE_PATIENCE)?;
@@ -127,6 +156,53 @@ impl Subject<'_> {
         report.add(&about, [self.check_pulse(&before, source, destination)?]);
         report.add(&about, [check_integrity(&self.first, &self.agent.verify()?)]);
         Ok(())
+    }
+
+    fn cold(
+        &self,
+        cold: &Cold,
+        (source, destination): (&str, &str),
+        bar: &ProgressBar,
+        report: &mut Report,
+    ) -> anyhow::Result<()> {
+        let Self { lab, storage, id, .. } = self;
+        let (api, about) = (lab.api(), format!("{storage}: {}", cold.name));
+        next(bar, &format!("{about}: moving it"));
+        // What was flushed outlives the shutdown; the guest flushes what it writes once a second.
+        let before = self.agent.write_disk(0)?;
+        let processors = lab.vcpus(source, id)?;
+        api.action(id, &cold.action)?;
+        api.wait_for_status(id, "VERIFY_RESIZE", MOVE_PATIENCE)?;
+        self.wait_until_it_answers()?;
+        let moved = lab.vcpus(destination, id)?;
+        let decision = if cold.confirm { "confirmResize" } else { "revertResize" };
+        next(bar, &format!("{about}: deciding"));
+        api.action(id, &json!({ decision: null }))?;
+        api.wait_for_status(id, "ACTIVE", MOVE_PATIENCE)?;
+        let home = if cold.confirm { destination } else { source };
+        let after = self.wait_until_it_answers()?;
+
+        let now = lab.vcpus(home, id)?;
+        let grows = cold.action.get("resize").is_some();
+        let expected = |there: bool| if grows && there { 2 * processors } else { processors };
+        let right = moved == expected(true) && now == expected(cold.confirm);
+        let seen = format!("{processors}, {moved} after the move, {now} now");
+        report.add(&about, [Check::new("it has the processors of its flavor", right, seen)]);
+        report.add(&about, lab.check_place(id, home)?);
+        report.add(&about, [lab.check_files(id, home)?]);
+        let (blocks, errors) = (after.verified_blocks, after.block_errors);
+        let kept = errors == 0 && blocks > 0;
+        let seen = format!("{blocks} blocks, {errors} errors, {} written", before.blocks_written);
+        report.add(&about, [Check::new("its disk has what it wrote", kept, seen)]);
+        self.agent.write_disk(BLOCKS_S)?;
+        Ok(())
+    }
+
+    /// A guest that starts anew takes a while.
+    fn wait_until_it_answers(&self) -> anyhow::Result<Stat> {
+        until(Deadline::after(BOOT_PATIENCE), "the guest to answer", || {
+            Ok(self.agent.verify().ok())
+        })
     }
 
     /// Waits for a beat on the destination first: a guest that has stopped is one that has no pulse.
