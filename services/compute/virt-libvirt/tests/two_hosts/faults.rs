@@ -37,7 +37,7 @@ async fn fails_and_stays(storage: Storage, fault: impl AsyncFnOnce(&mut Lab, &Jo
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_sources_libvirtd_is_restarted_the_guest_stays() {
     fails_and_stays(Storage::Shared, async |lab, _| {
-        lab.hosts[0].kill_libvirtd();
+        lab.hosts[0].kill_libvirtd().await;
         lab.hosts[0].start_libvirtd();
     })
     .await;
@@ -46,7 +46,7 @@ async fn when_the_sources_libvirtd_is_restarted_the_guest_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_destinations_libvirtd_is_restarted_the_guest_stays() {
     fails_and_stays(Storage::Local, async |lab, _| {
-        lab.hosts[1].kill_libvirtd();
+        lab.hosts[1].kill_libvirtd().await;
         lab.hosts[1].start_libvirtd();
     })
     .await;
@@ -142,7 +142,7 @@ async fn a_post_copy_goes_on_when_the_service_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_post_copy_survives_a_restart_of_the_sources_libvirtd() {
     post_copy_arrives(async |lab, _| {
-        lab.hosts[0].kill_libvirtd();
+        lab.hosts[0].kill_libvirtd().await;
         lab.hosts[0].start_libvirtd();
         None
     })

@@ -83,7 +83,7 @@ async fn a_libvirtd_that_was_restarted_is_found_again() {
     let host = &mut lab.hosts[0];
     let spawn = Command::Spawn { instance: instance.clone(), epoch: 1 };
     host.call::<()>(spawn).await.unwrap();
-    host.kill_libvirtd();
+    host.kill_libvirtd().await;
     let silence = host.call::<Vec<Guest>>(Command::Guests).await.unwrap_err();
     assert_eq!(silence.0, "unavailable", "{silence:?}");
     host.start_libvirtd();

@@ -266,13 +266,16 @@ impl Host {
         self.shell(&format!("virsh domstate --reason {id} 2>/dev/null")).trim().to_owned()
     }
 
-    /// The host's own, as its process ids are.
-    pub(crate) fn kill_libvirtd(&self) {
+    /// The host's own, as its process ids are. It is dead afterwards: another one could not start before.
+    pub(crate) async fn kill_libvirtd(&self) {
         self.shell("kill -9 $(pgrep -x libvirtd)");
+        let dead = || self.shell("pgrep -x libvirtd").is_empty().then_some(());
+        wait_for("end of libvirtd", dead).await;
     }
 
     pub(crate) fn start_libvirtd(&self) {
-        self.shell("/usr/sbin/libvirtd --listen -d");
+        let said = self.shell("/usr/sbin/libvirtd --listen -d 2>&1 && echo started");
+        assert!(said.ends_with("started\n"), "{said}");
     }
 
     /// The names of a guest's files.

@@ -105,7 +105,7 @@ async fn a_service_that_was_killed_takes_its_move_up_again() {
 }
 
 /// What is told of a move that ended while the service was away, and `after` that something else happened.
-async fn told_of_a_move_that_ended_unseen(after: impl FnOnce(&Host)) -> Outcome {
+async fn told_of_a_move_that_ended_unseen(after: impl AsyncFnOnce(&Host)) -> Outcome {
     let mut lab = Lab::start(Storage::Shared, slow()).await;
     let (instance, job, _lost) = under_way(&mut lab).await;
     lab.hosts[0].kill().await;
@@ -114,7 +114,7 @@ async fn told_of_a_move_that_ended_unseen(after: impl FnOnce(&Host)) -> Outcome 
         host.domstate(instance.id).starts_with("shut off").then_some(())
     })
     .await;
-    after(host);
+    after(host).await;
     lab.hosts[0].start_again();
     let live = Command::Live { job: job.clone(), resume: true };
     let outcome: Outcome = lab.hosts[0].call(live).await.unwrap();
@@ -125,14 +125,14 @@ async fn told_of_a_move_that_ended_unseen(after: impl FnOnce(&Host)) -> Outcome 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_ended_while_the_service_was_away_is_told_with_its_figures() {
-    let outcome = told_of_a_move_that_ended_unseen(|_| ()).await;
+    let outcome = told_of_a_move_that_ended_unseen(async |_| ()).await;
     assert!(matches!(outcome, Outcome::Completed(Some(_))), "{outcome:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_the_sources_libvirt_has_forgotten_is_asked_for_at_the_destination() {
-    let restart = |host: &Host| {
-        host.kill_libvirtd();
+    let restart = async |host: &Host| {
+        host.kill_libvirtd().await;
         host.start_libvirtd();
         let state = host.shell("virsh domstate --reason $(virsh list --all --name | head -1)");
         assert!(state.contains("unknown"), "{state}");
@@ -143,7 +143,7 @@ async fn a_move_that_the_sources_libvirt_has_forgotten_is_asked_for_at_the_desti
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_the_source_knows_nothing_of_is_asked_for_at_the_destination() {
-    let forget = |host: &Host| {
+    let forget = async |host: &Host| {
         host.shell("virsh undefine $(virsh list --all --name | head -1)");
     };
     let outcome = told_of_a_move_that_ended_unseen(forget).await;
