@@ -28,7 +28,7 @@ impl Cloud {
         spawner: &Arc<Spawner>,
     ) -> anyhow::Result<Self> {
         ensure!((1..=MAX_HOSTS).contains(&count), "a lab has 1 to {MAX_HOSTS} hosts");
-        ensure!(nix::unistd::geteuid().is_root(), "hosts need root: run with sudo");
+        ensure_root()?;
         let shared = dir.join("shared");
         std::fs::create_dir_all(&shared)
             .with_context(|| format!("creating {}", shared.display()))?;
@@ -85,6 +85,15 @@ impl Cloud {
         }
         self.switch.stop()
     }
+}
+
+/// Says what to do where hosts can't be made.
+pub(crate) fn ensure_root() -> anyhow::Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "hosts need root: run it with sudo; tests with make test"
+    );
+    Ok(())
 }
 
 fn hosts_file(count: u8) -> String {

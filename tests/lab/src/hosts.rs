@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::builder;
-use crate::cloud::{Cloud, labs_dir, remove_dir};
+use crate::cloud::{Cloud, ensure_root, labs_dir, remove_dir};
 use crate::guest::{self, GuestImage};
 use crate::host::Host;
 use crate::lab::remove_old_labs;
@@ -28,6 +28,7 @@ impl Hosts {
     /// # Errors
     /// When something is missing or doesn't come up. Nothing is left running.
     pub fn start(count: u8) -> anyhow::Result<Self> {
+        ensure_root()?;
         remove_old_labs(&labs_dir());
         let dir = labs_dir().join(builder::unnamed());
         remove_dir(&dir)?;
@@ -60,8 +61,14 @@ impl Drop for Hosts {
         if let Some(cloud) = self.cloud.take() {
             let _ = cloud.stop();
         }
-        // After a panic the logs are what tells why.
-        if !std::thread::panicking() {
+        // After a panic the logs are what tells why. The disks are large, and tell nothing.
+        let keep_logs = std::thread::panicking();
+        for entry in std::fs::read_dir(&self.dir).into_iter().flatten().flatten() {
+            if !(keep_logs && entry.file_name() == "logs") {
+                let _ = remove_dir(&entry.path());
+            }
+        }
+        if !keep_logs {
             let _ = remove_dir(&self.dir);
         }
     }
