@@ -11,6 +11,9 @@ use crate::{AmqpConfig, RpcError};
 
 /// How long a connection or a channel may take to stand.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Largest frame, in bytes. The client keeps buffers of 64 frames for each connection, which at the broker's own
+/// 128 KiB are 8 MiB; a longer message is sent as several frames.
+const FRAME_MAX: u32 = 16 * 1_024;
 /// The first pause between two tries to heal.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest.
@@ -29,7 +32,7 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(config: &AmqpConfig, name: &str) -> Self {
         Self {
-            url: config.url.clone(),
+            url: with_frame_max(&config.url),
             name: name.to_owned(),
             connection: Mutex::default(),
             connected: AtomicBool::new(false),
@@ -95,6 +98,15 @@ impl Link {
     }
 }
 
+/// Adds the size of frames to a URL, unless it says one.
+fn with_frame_max(url: &str) -> String {
+    if url.contains("frame_max=") {
+        return url.to_owned();
+    }
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}frame_max={FRAME_MAX}")
+}
+
 /// Awaits an answer of the broker, but not for ever.
 pub(crate) async fn within<T>(
     doing: &'static str,
@@ -120,5 +132,19 @@ impl Pause {
 
     pub(crate) fn reset(&mut self) {
         self.0 = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_small_unless_the_url_says_otherwise() {
+        assert_eq!(with_frame_max("amqp://b/%2f"), "amqp://b/%2f?frame_max=16384");
+        let told = "amqp://b/%2f?heartbeat=5";
+        assert_eq!(with_frame_max(told), format!("{told}&frame_max=16384"));
+        let own = "amqp://b/%2f?frame_max=131072";
+        assert_eq!(with_frame_max(own), own);
     }
 }
