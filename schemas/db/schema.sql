@@ -11,20 +11,22 @@ SET row_security = off;
 CREATE FUNCTION public.allocation_count() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
+DECLARE
+    changed record;
 BEGIN
-    -- A row that only changes hands leaves its host's sum as it is.
-    IF TG_OP = 'UPDATE' AND (OLD.host, OLD.vcpus, OLD.memory_mib, OLD.disk_gib)
-                          = (NEW.host, NEW.vcpus, NEW.memory_mib, NEW.disk_gib) THEN
-        RETURN NULL;
-    END IF;
-    IF TG_OP IN ('UPDATE', 'DELETE') THEN
-        UPDATE host SET vcpus_used = vcpus_used - OLD.vcpus, memory_mib_used = memory_mib_used - OLD.memory_mib,
-            disk_gib_used = disk_gib_used - OLD.disk_gib WHERE name = OLD.host;
-    END IF;
-    IF TG_OP IN ('UPDATE', 'INSERT') THEN
-        UPDATE host SET vcpus_used = vcpus_used + NEW.vcpus, memory_mib_used = memory_mib_used + NEW.memory_mib,
-            disk_gib_used = disk_gib_used + NEW.disk_gib WHERE name = NEW.host;
-    END IF;
+    FOR changed IN EXECUTE
+        'SELECT host, sum(sign * vcpus)::integer AS vcpus, sum(sign * memory_mib)::bigint AS memory_mib, '
+        'sum(sign * disk_gib)::bigint AS disk_gib FROM ('
+        || CASE TG_OP WHEN 'INSERT' THEN 'SELECT 1 AS sign, * FROM added'
+                      WHEN 'DELETE' THEN 'SELECT -1 AS sign, * FROM removed'
+                      ELSE 'SELECT 1 AS sign, * FROM added UNION ALL SELECT -1, * FROM removed' END
+        -- A row that only changes hands leaves its host's sum as it is.
+        || ') AS rows GROUP BY host HAVING sum(sign * vcpus) <> 0 OR sum(sign * memory_mib) <> 0 '
+        'OR sum(sign * disk_gib) <> 0 ORDER BY host'
+    LOOP
+        UPDATE host SET vcpus_used = vcpus_used + changed.vcpus, memory_mib_used = memory_mib_used + changed.memory_mib,
+            disk_gib_used = disk_gib_used + changed.disk_gib WHERE name = changed.host;
+    END LOOP;
     RETURN NULL;
 END $$;
 SET default_tablespace = '';
@@ -375,7 +377,9 @@ CREATE INDEX saga_active ON public.saga USING btree (id) WHERE (phase = ANY (ARR
 CREATE INDEX saga_history_saga ON public.saga_history USING btree (saga_id, id);
 CREATE INDEX saga_instance ON public.saga USING btree (instance_id, created_at);
 CREATE UNIQUE INDEX saga_one_active ON public.saga USING btree (instance_id) WHERE (phase = ANY (ARRAY['new'::text, 'running'::text, 'unwinding'::text]));
-CREATE TRIGGER allocation_counted AFTER INSERT OR DELETE OR UPDATE ON public.allocation FOR EACH ROW EXECUTE FUNCTION public.allocation_count();
+CREATE TRIGGER allocation_added AFTER INSERT ON public.allocation REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
+CREATE TRIGGER allocation_changed AFTER UPDATE ON public.allocation REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
+CREATE TRIGGER allocation_removed AFTER DELETE ON public.allocation REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
 ALTER TABLE ONLY public.allocation
     ADD CONSTRAINT allocation_host_fkey FOREIGN KEY (host) REFERENCES public.host(name);
 ALTER TABLE ONLY public.allocation

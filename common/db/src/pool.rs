@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use deadpool::Runtime;
 use diesel_async::AsyncPgConnection;
-use diesel_async::pooled_connection::AsyncDieselConnectionManager;
 use diesel_async::pooled_connection::deadpool::{Object, Pool};
+use diesel_async::pooled_connection::{
+    AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
+};
 use serde::Deserialize;
 
 use crate::DbError;
@@ -46,7 +48,14 @@ impl Database {
     /// # Errors
     /// When the pool can't be built.
     pub fn new(config: &DatabaseConfig) -> Result<Self, DbError> {
-        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new(config.url.as_str());
+        // No test query at each loan: that would be a round trip for each transaction, and a server that goes away
+        // closes its connections, which is seen without one.
+        let mut manager = ManagerConfig::default();
+        manager.recycling_method = RecyclingMethod::Fast;
+        let manager = AsyncDieselConnectionManager::<AsyncPgConnection>::new_with_config(
+            config.url.as_str(),
+            manager,
+        );
         let pool = Pool::builder(manager)
             .max_size(config.pool_size)
             .wait_timeout(Some(Duration::from_secs(10)))

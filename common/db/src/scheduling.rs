@@ -4,20 +4,22 @@
 //! lock that the conductor's transaction conflicts with. A request that arrives after its undo finds the
 //! saga elsewhere and does nothing; a repeated one finds the claim and gives the same answer.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod claim;
 
+use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Double, Integer, Text, Uuid as SqlUuid};
-use diesel_async::{AsyncConnection, RunQueryDsl};
-use uuid::Uuid;
+use diesel::sql_types::Timestamptz;
+use diesel_async::RunQueryDsl;
 use whimbrel_messages::StepKey;
 use whimbrel_messages::report::{CpuInfo, Inventory};
 use whimbrel_messages::scheduler::SelectDestinations;
 use whimbrel_model::{HostName, Resources, ServiceStatus};
 
-use crate::schema::{allocation, host, saga};
+pub use claim::claim_batch;
+
+use crate::schema::host;
 use crate::text::parse;
-use crate::{Connection, Database, DbError};
+use crate::{Connection, DbError};
 
 /// How much of each resource may be promised, as a multiple of what is there.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -82,84 +84,6 @@ pub enum Claimed {
     NotWaiting,
 }
 
-/// Chooses and claims for all of `wanted` in one transaction. `rank` is pure; it sees what earlier claims of
-/// the same batch have taken.
-///
-/// # Errors
-/// When the transaction fails; nothing has happened then.
-pub async fn claim_batch(
-    database: &Database,
-    wanted: &[Wanted],
-    ratios: Ratios,
-    down_after_ms: i64,
-    rank: &(dyn Fn(&SelectDestinations, &[HostState]) -> Ranking + Sync),
-) -> Result<Vec<Claimed>, DbError> {
-    let mut connection = database.connection().await?;
-    connection
-        .transaction(async |connection| {
-            let waiting = lock_waiting(connection, wanted).await?;
-            let held = held_by(connection, wanted).await?;
-            let mut hosts = hosts(connection, down_after_ms).await?;
-            let mut answers = Vec::with_capacity(wanted.len());
-            for want in wanted {
-                let key = (want.key.saga_id.0, want.key.round, want.key.step.clone());
-                let answer = if !waiting.contains(&key) {
-                    Claimed::NotWaiting
-                } else if let Some(host) = already(&want.request, &held) {
-                    Claimed::Host(host)
-                } else {
-                    let ranking = rank(&want.request, &hosts);
-                    claim_first(connection, &want.request, ranking, &mut hosts, ratios).await?
-                };
-                answers.push(answer);
-            }
-            Ok(answers)
-        })
-        .await
-}
-
-/// The sagas that are at the step that they are said to wait at. Locked against the conductor until the end
-/// of the transaction.
-async fn lock_waiting(
-    connection: &mut Connection,
-    wanted: &[Wanted],
-) -> Result<BTreeSet<(Uuid, i32, String)>, DbError> {
-    let ids: BTreeSet<Uuid> = wanted.iter().map(|want| want.key.saga_id.0).collect();
-    let rows: Vec<(Uuid, i32, String)> = saga::table
-        .filter(saga::id.eq_any(ids))
-        .filter(saga::phase.eq("running"))
-        .filter(saga::dir.eq("do"))
-        .order(saga::id)
-        .select((saga::id, saga::round, saga::step))
-        .for_share()
-        .load(connection)
-        .await
-        .map_err(DbError::query("looking whether sagas wait for a host"))?;
-    Ok(rows.into_iter().collect())
-}
-
-/// Host by consumer, of the instances and migrations concerned.
-async fn held_by(
-    connection: &mut Connection,
-    wanted: &[Wanted],
-) -> Result<BTreeMap<Uuid, HostName>, DbError> {
-    let instances: Vec<Uuid> = wanted.iter().map(|want| want.request.instance_id.0).collect();
-    let rows: Vec<(Uuid, String)> = allocation::table
-        .filter(allocation::instance_id.eq_any(instances))
-        .select((allocation::consumer, allocation::host))
-        .load(connection)
-        .await
-        .map_err(DbError::query("reading allocations"))?;
-    rows.into_iter().map(|(id, name)| Ok((id, parse("allocation.host", &name)?))).collect()
-}
-
-/// The host that an earlier attempt at the same step has claimed.
-fn already(request: &SelectDestinations, held: &BTreeMap<Uuid, HostName>) -> Option<HostName> {
-    let moving = request.migration_id.is_none_or(|migration| held.contains_key(&migration.0));
-    let host = held.get(&request.instance_id.0).filter(|_| moving)?;
-    (!request.excluded.contains(host)).then(|| host.clone())
-}
-
 /// All hosts.
 ///
 /// # Errors
@@ -172,25 +96,21 @@ pub async fn hosts(
         String,
         String,
         Option<String>,
-        bool,
+        (bool, Option<DateTime<Utc>>, DateTime<Utc>),
         (i32, i64, i64),
         (i32, i64, i64),
         String,
         i64,
         serde_json::Value,
     );
-    let up = diesel::dsl::sql::<diesel::sql_types::Bool>(
-        "(NOT forced_down AND reported_at IS NOT NULL AND reported_at > now() - interval '1 ms' * ",
-    )
-    .bind::<BigInt, _>(down_after_ms)
-    .sql(")");
+    let down_after = TimeDelta::milliseconds(down_after_ms);
     let stored: Vec<Stored> = host::table
         .order(host::name)
         .select((
             host::name,
             host::status,
             host::disabled_reason,
-            up,
+            (host::forced_down, host::reported_at, diesel::dsl::now.into_sql::<Timestamptz>()),
             (host::vcpus, host::memory_mib, host::disk_gib),
             (host::vcpus_used, host::memory_mib_used, host::disk_gib_used),
             host::hypervisor_type,
@@ -203,13 +123,14 @@ pub async fn hosts(
     let resources = |(vcpus, memory_mib, disk_gib)| Resources { vcpus, memory_mib, disk_gib };
     stored
         .into_iter()
-        .map(|(name, status, disabled_reason, up, total, used, kind, version, inventory)| {
+        .map(|(name, status, disabled_reason, seen, total, used, kind, version, inventory)| {
+            let (forced_down, reported_at, now) = seen;
             let inventory = serde_json::from_value::<Inventory>(inventory).ok();
             Ok(HostState {
                 name: parse("host.name", &name)?,
                 status: parse("host.status", &status)?,
                 disabled_reason,
-                up,
+                up: !forced_down && reported_at.is_some_and(|at| at > now - down_after),
                 total: resources(total),
                 used: resources(used),
                 hypervisor_type: kind,
@@ -218,69 +139,4 @@ pub async fn hosts(
             })
         })
         .collect()
-}
-
-/// Claims on the first candidate that still has room.
-async fn claim_first(
-    connection: &mut Connection,
-    request: &SelectDestinations,
-    ranking: Ranking,
-    hosts: &mut [HostState],
-    ratios: Ratios,
-) -> Result<Claimed, DbError> {
-    let Ranking { candidates, mut refused } = ranking;
-    for candidate in candidates {
-        if let Some(migration) = request.migration_id {
-            diesel::update(allocation::table.find(request.instance_id.0))
-                .set(allocation::consumer.eq(migration.0))
-                .execute(connection)
-                .await
-                .map_err(DbError::query("handing an allocation to a move"))?;
-        }
-        if claim(connection, request, &candidate, ratios).await? {
-            if let Some(state) = hosts.iter_mut().find(|state| state.name == candidate) {
-                state.used = state.used + request.resources;
-            }
-            return Ok(Claimed::Host(candidate));
-        }
-        refused.push((candidate, "another guest took the room first".to_owned()));
-    }
-    if let Some(migration) = request.migration_id {
-        diesel::update(allocation::table.find(migration.0))
-            .set(allocation::consumer.eq(request.instance_id.0))
-            .execute(connection)
-            .await
-            .map_err(DbError::query("handing an allocation back"))?;
-    }
-    Ok(Claimed::NoValidHost(refused))
-}
-
-/// The guard is in the statement: the host's row is locked, and the sum that a trigger keeps on it is
-/// compared, before anything is inserted (I4).
-async fn claim(
-    connection: &mut Connection,
-    request: &SelectDestinations,
-    candidate: &HostName,
-    ratios: Ratios,
-) -> Result<bool, DbError> {
-    let claimed = diesel::sql_query(
-        "WITH room AS (SELECT name FROM host WHERE name = $1 \
-             AND vcpus_used + $4 <= vcpus * $7 AND memory_mib_used + $5 <= memory_mib * $8 \
-             AND disk_gib_used + $6 <= disk_gib * $9 FOR UPDATE) \
-         INSERT INTO allocation (consumer, host, instance_id, vcpus, memory_mib, disk_gib) \
-         SELECT $2, name, $3, $4, $5, $6 FROM room",
-    )
-    .bind::<Text, _>(candidate.as_str())
-    .bind::<SqlUuid, _>(request.instance_id.0)
-    .bind::<SqlUuid, _>(request.instance_id.0)
-    .bind::<Integer, _>(request.resources.vcpus)
-    .bind::<BigInt, _>(request.resources.memory_mib)
-    .bind::<BigInt, _>(request.resources.disk_gib)
-    .bind::<Double, _>(ratios.vcpus)
-    .bind::<Double, _>(ratios.memory)
-    .bind::<Double, _>(ratios.disk)
-    .execute(connection)
-    .await
-    .map_err(DbError::query("claiming room on a host"))?;
-    Ok(claimed == 1)
 }

@@ -34,7 +34,6 @@ pub(super) struct NewSaga {
 
 /// Writes it all.
 pub(super) async fn all(connection: &mut Connection, writes: &Writes) -> Result<(), DbError> {
-    claims::claims(connection, writes).await?;
     instance::instances(connection, writes).await?;
     migration::migrations(connection, writes).await?;
     obligations(connection, writes).await?;
@@ -45,7 +44,8 @@ pub(super) async fn all(connection: &mut Connection, writes: &Writes) -> Result<
     for follow_up in &writes.follow_ups {
         insert(connection, follow_up).await?;
     }
-    Ok(())
+    // Last: it locks the rows of hosts, which every other batch wants, too.
+    claims::claims(connection, writes).await
 }
 
 async fn obligations(connection: &mut Connection, writes: &Writes) -> Result<(), DbError> {
