@@ -4,7 +4,6 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
 use whimbrel_lab::labs_dir;
 
 use super::status::table;
@@ -14,7 +13,7 @@ mod control_plane;
 mod figures;
 mod virsh;
 
-use figures::Target;
+use figures::{Figures, Target};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -56,7 +55,7 @@ const TARGETS: [Target; 8] = [
 pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     signals::interrupt_on_signals(|| ())?;
     let _lock = manage::own(&options.name)?;
-    let mut figures = json!({});
+    let mut figures = Figures::default();
     if options.only != Some(Half::Virsh) {
         control_plane::measure(&options.name, &mut figures)?;
     }
@@ -64,7 +63,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         virsh::measure(&options.name, options.pairs, &mut figures)?;
     }
     let file = labs_dir().with_file_name("target").join("bench.json");
-    let text = serde_json::to_string_pretty(&figures)?;
+    let text = serde_json::to_string_pretty(&figures.told)?;
     std::fs::write(&file, &text).with_context(|| format!("writing {}", file.display()))?;
     if options.json {
         say(&text);
@@ -75,9 +74,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn shown(figures: &Value) -> String {
+fn shown(figures: &Figures) -> String {
     let mut rows = table(&["figure", "measured", "target", ""]);
-    for (name, value) in figures::leaves(figures) {
+    for (name, value) in figures.all() {
         let target = TARGETS.iter().find(|target| target.name == name);
         let mark = target.map_or("", |target| if target.is_met(value) { "met" } else { "missed" });
         let wanted = target.map(ToString::to_string).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! The control plane alone: simulated hosts whose moves take no time.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -10,7 +11,7 @@ use tokio::task::JoinSet;
 use whimbrel_lab::servers::Durability;
 use whimbrel_lab::{Driver, Lab, Unit, guest, labs_dir};
 
-use super::figures::{put, quantile};
+use super::figures::{Figures, quantile};
 use crate::cli::note;
 
 const HOSTS: u8 = 4;
@@ -23,15 +24,21 @@ const GETS: usize = 2_000;
 const PATIENCE: Duration = Duration::from_secs(180);
 /// How often it is looked whether all have ended.
 const LOOK: Duration = Duration::from_millis(100);
-const PARTS: [Unit; 3] = [Unit::Conductor, Unit::Database, Unit::Broker];
+/// How often it is looked whether a single one has ended: not so often that looking is most of the work.
+const LOOK_AT_ONE: Duration = Duration::from_millis(3);
+/// Whose processor time counts, and what it is told under.
+const PARTS: [(&str, Unit); 3] =
+    [("conductor", Unit::Conductor), ("database", Unit::Database), ("broker", Unit::Broker)];
+/// Memory that is no disk: a simulated hypervisor's guests cost nothing to write down.
+const WORLDS: &str = "/dev/shm";
 
 /// A batch of moves.
 struct Batch {
     /// From each request to its final state, in milliseconds.
     latencies: Vec<f64>,
     seconds: f64,
-    /// Of conductor, database and broker together, in milliseconds.
-    cpu_ms: f64,
+    /// Of each of the parts, in milliseconds.
+    cpu_ms: [f64; PARTS.len()],
 }
 
 struct Bench<'a> {
@@ -40,14 +47,21 @@ struct Bench<'a> {
     url: String,
 }
 
-pub(super) fn measure(name: &str, figures: &mut Value) -> anyhow::Result<()> {
+pub(super) fn measure(name: &str, figures: &mut Figures) -> anyhow::Result<()> {
     let image = guest::prepare(&labs_dir().join("cache"))?;
     let mut fake = toml::Table::new();
-    let world = labs_dir().join(name).join("world");
+    let world = Path::new(WORLDS).join(format!("whimbrel-{name}-{}", std::process::id()));
     fake.insert("world_dir".to_owned(), world.display().to_string().into());
     note("simulated hosts: starting");
     let lab = Lab::builder().name(name).hosts(HOSTS).driver(Driver::Fake(fake));
     let lab = lab.durability(Durability::Durable).start()?;
+    let measured = measure_in(&lab, &image, figures);
+    let stopped = lab.stop();
+    let removed = std::fs::remove_dir_all(&world).context("removing the simulated world");
+    measured.and(stopped).and(removed)
+}
+
+fn measure_in(lab: &Lab, image: &guest::GuestImage, figures: &mut Figures) -> anyhow::Result<()> {
     let (flavor, image) = {
         let api = lab.api();
         let flavor = api.create_flavor("bench", 1, 64, 1)?;
@@ -55,30 +69,29 @@ pub(super) fn measure(name: &str, figures: &mut Value) -> anyhow::Result<()> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let bench = Bench {
-        lab: &lab,
+        lab,
         client: reqwest::Client::builder().pool_max_idle_per_host(64).build()?,
         url: lab.api().url().to_owned(),
     };
-    bench.memory(figures);
-    runtime.block_on(bench.run(&flavor, &image, figures))?;
-    lab.stop()?;
-    std::fs::remove_dir_all(&world).context("removing the simulated world")
+    bench.memory(figures)?;
+    runtime.block_on(bench.run(&flavor, &image, figures))
 }
 
 impl Bench<'_> {
-    async fn run(&self, flavor: &str, image: &str, figures: &mut Value) -> anyhow::Result<()> {
+    async fn run(&self, flavor: &str, image: &str, figures: &mut Figures) -> anyhow::Result<()> {
         note(&format!("simulated hosts: booting {SERVERS} servers"));
         let servers = self.boot(flavor, image).await?;
         for (at_once, rounds) in [(1, ALONE), (50, ROUNDS), (500, ROUNDS)] {
             note(&format!("simulated hosts: {at_once} moves at once"));
             let mut best: Option<Batch> = None;
             let mut all = Vec::new();
-            let (mut seconds, mut cpu_ms) = (0.0, 0.0);
+            let (mut seconds, mut cpu_ms) = (0.0, [0.0; PARTS.len()]);
             for round in 0..rounds {
                 let from = round * at_once % SERVERS;
                 let batch = self.moves(&servers[from..from + at_once]).await?;
                 all.extend(&batch.latencies);
-                (seconds, cpu_ms) = (seconds + batch.seconds, cpu_ms + batch.cpu_ms);
+                seconds += batch.seconds;
+                cpu_ms.iter_mut().zip(batch.cpu_ms).for_each(|(all, one)| *all += one);
                 if best.as_ref().is_none_or(|best| batch.seconds < best.seconds) {
                     best = Some(batch);
                 }
@@ -89,27 +102,35 @@ impl Bench<'_> {
                 _ => Batch { latencies: all, seconds, cpu_ms },
             };
             let count = told.latencies.len() as f64;
-            put(figures, &format!("saga.{at_once}.per_s"), count / told.seconds);
-            put(figures, &format!("saga.{at_once}.p50_ms"), quantile(&told.latencies, 0.5));
-            put(figures, &format!("saga.{at_once}.p99_ms"), quantile(&told.latencies, 0.99));
-            put(figures, &format!("saga.{at_once}.cpu_ms"), told.cpu_ms / count);
+            figures.put(&format!("saga.{at_once}.per_s"), count / told.seconds);
+            figures.put(&format!("saga.{at_once}.p50_ms"), quantile(&told.latencies, 0.5));
+            figures.put(&format!("saga.{at_once}.p99_ms"), quantile(&told.latencies, 0.99));
+            figures.put(&format!("saga.{at_once}.cpu_ms"), told.cpu_ms.iter().sum::<f64>() / count);
+            for ((part, _), cpu_ms) in PARTS.iter().zip(told.cpu_ms) {
+                figures.explain(&format!("saga.{at_once}.cpu_ms.{part}"), cpu_ms / count);
+            }
         }
         note("simulated hosts: GET of a server");
         self.gets(&servers, figures).await
     }
 
-    fn memory(&self, figures: &mut Value) {
+    /// Before there is any work. Of the hosts the first stands for all.
+    fn memory(&self, figures: &mut Figures) -> anyhow::Result<()> {
         let mut together = 0.0;
-        for process in self.lab.status().processes {
-            let Some(kib) = process.memory_kib else { continue };
+        let host = self.lab.host_names().first().context("no host")?.clone();
+        for (name, unit) in [
+            ("api", Unit::Api),
+            ("conductor", Unit::Conductor),
+            ("scheduler", Unit::Scheduler),
+            ("compute", Unit::compute(&host)),
+        ] {
+            let kib = self.lab.memory_kib(&unit).with_context(|| format!("{name} has ended"))?;
             let mib = kib as f64 / 1_024.0;
-            put(figures, &format!("pss_mib.{}", process.name), mib);
-            let counts = ["api", "conductor", "scheduler", "compute@host-a"];
-            if counts.contains(&process.name.as_str()) {
-                together += mib;
-            }
+            figures.put(&format!("pss_mib.{name}"), mib);
+            together += mib;
         }
-        put(figures, "pss_mib.together", together);
+        figures.explain("pss_mib.together", together);
+        Ok(())
     }
 
     async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
@@ -170,7 +191,8 @@ impl Bench<'_> {
         } else {
             self.wait_for_all(servers.len(), begun).await?
         };
-        let cpu_ms = self.cpu_ms() - cpu;
+        let mut cpu_ms = self.cpu_ms();
+        cpu_ms.iter_mut().zip(cpu).for_each(|(now, before)| *now -= before);
         let last = ended.values().max().context("nothing was moved")?;
         let seconds = ms(*last - begun) / 1_000.0;
         let latency = |(id, at): &(String, DateTime<Utc>)| {
@@ -216,7 +238,7 @@ impl Bench<'_> {
         Ok(asked)
     }
 
-    /// Looks without a pause: there is nothing else to do.
+    /// As its client sees it.
     async fn wait_for_one(&self, server: &str) -> anyhow::Result<()> {
         let begun = Instant::now();
         loop {
@@ -225,6 +247,7 @@ impl Bench<'_> {
                 return Ok(());
             }
             ensure!(begun.elapsed() < PATIENCE, "a move does not end: {body}");
+            tokio::time::sleep(LOOK_AT_ONE).await;
         }
     }
 
@@ -261,15 +284,15 @@ impl Bench<'_> {
         }
     }
 
-    async fn gets(&self, servers: &[String], figures: &mut Value) -> anyhow::Result<()> {
+    async fn gets(&self, servers: &[String], figures: &mut Figures) -> anyhow::Result<()> {
         let mut latencies = Vec::with_capacity(GETS);
         for id in servers.iter().cycle().take(GETS) {
             let begun = Instant::now();
             self.get(&format!("/v2.1/servers/{id}")).await?;
             latencies.push(begun.elapsed().as_secs_f64() * 1_000.0);
         }
-        put(figures, "api.get_server.p50_ms", quantile(&latencies, 0.5));
-        put(figures, "api.get_server.p99_ms", quantile(&latencies, 0.99));
+        figures.put("api.get_server.p50_ms", quantile(&latencies, 0.5));
+        figures.put("api.get_server.p99_ms", quantile(&latencies, 0.99));
         let begun = Instant::now();
         let mut clients = JoinSet::new();
         for part in servers.chunks(servers.len().div_ceil(8)) {
@@ -286,17 +309,15 @@ impl Bench<'_> {
         let clients = clients.join_all().await;
         let count = clients.len() * (GETS / 4);
         clients.into_iter().collect::<anyhow::Result<()>>()?;
-        put(figures, "api.get_server.per_s_8", count as f64 / begun.elapsed().as_secs_f64());
+        figures.put("api.get_server.per_s_8", count as f64 / begun.elapsed().as_secs_f64());
         Ok(())
     }
 
-    /// Processor time that conductor, database and broker have used so far, in milliseconds.
-    fn cpu_ms(&self) -> f64 {
-        PARTS
-            .iter()
-            .filter_map(|unit| self.lab.process_id(unit))
-            .map(whimbrel_lab::cpu_ms_of_tree)
-            .sum()
+    /// Processor time that each of the parts has used so far, in milliseconds.
+    fn cpu_ms(&self) -> [f64; PARTS.len()] {
+        PARTS.map(|(_, unit)| {
+            self.lab.process_id(&unit).map(whimbrel_lab::cpu_ms_of_tree).unwrap_or_default()
+        })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Numbers: quantiles, targets, and the tree that they are kept in.
+//! Numbers: quantiles, targets, and the trees that they are kept in.
 
 use std::fmt;
 
@@ -49,8 +49,35 @@ pub(super) fn median(values: &[f64]) -> f64 {
     quantile(values, 0.5)
 }
 
+/// What was measured.
+#[derive(Default)]
+pub(super) struct Figures {
+    /// What programs read.
+    pub(super) told: Value,
+    /// What makes the others understood; for people only.
+    pub(super) explained: Value,
+}
+
+impl Figures {
+    pub(super) fn put(&mut self, path: &str, value: f64) {
+        put(&mut self.told, path, value);
+    }
+
+    pub(super) fn explain(&mut self, path: &str, value: f64) {
+        put(&mut self.explained, path, value);
+    }
+
+    /// All of them with their paths, in order.
+    pub(super) fn all(&self) -> Vec<(String, f64)> {
+        let mut all = leaves(&self.told);
+        all.extend(leaves(&self.explained));
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        all
+    }
+}
+
 /// Puts a number into a tree of objects, at `a.b.c`.
-pub(super) fn put(figures: &mut Value, path: &str, value: f64) {
+fn put(figures: &mut Value, path: &str, value: f64) {
     let mut at = figures;
     for key in path.split('.') {
         if !at.is_object() {
@@ -61,8 +88,8 @@ pub(super) fn put(figures: &mut Value, path: &str, value: f64) {
     *at = json!((value * 1_000.0).round() / 1_000.0);
 }
 
-/// All numbers of a tree with their paths, in order.
-pub(super) fn leaves(figures: &Value) -> Vec<(String, f64)> {
+/// All numbers of a tree with their paths.
+fn leaves(figures: &Value) -> Vec<(String, f64)> {
     let mut found = Vec::new();
     let mut todo = vec![(String::new(), figures)];
     while let Some((path, value)) = todo.pop() {
@@ -75,7 +102,6 @@ pub(super) fn leaves(figures: &Value) -> Vec<(String, f64)> {
             todo.extend(children.iter().map(|(key, value)| (named(key), value)));
         }
     }
-    found.sort_by(|a, b| a.0.cmp(&b.0));
     found
 }
 
@@ -100,7 +126,8 @@ mod tests {
             figures,
             json!({ "saga": { "1": { "p50_ms": 1.235 }, "50": { "p50_ms": 2.0 } } })
         );
-        let names: Vec<String> = leaves(&figures).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["saga.1.p50_ms", "saga.50.p50_ms"]);
+        let all = Figures { told: figures, explained: json!({ "saga": { "5": 3.0 } }) }.all();
+        let names: Vec<String> = all.into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["saga.1.p50_ms", "saga.5", "saga.50.p50_ms"]);
     }
 }

@@ -3,10 +3,9 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
 use whimbrel_lab::{BlockMigration, Lab, NewServer, guest, labs_dir};
 
-use super::figures::{median, put};
+use super::figures::{Figures, median};
 use crate::cli::note;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -29,7 +28,7 @@ struct Took {
 
 /// Pairs are moves in the same direction. The guest goes there and back by one way, then by the other: after
 /// virsh has moved it there and back, it is again where Whimbrel's records say.
-pub(super) fn measure(name: &str, pairs: usize, figures: &mut Value) -> anyhow::Result<()> {
+pub(super) fn measure(name: &str, pairs: usize, figures: &mut Figures) -> anyhow::Result<()> {
     let image = guest::prepare(&labs_dir().join("cache"))?;
     note("real hosts: starting");
     let lab = Lab::builder().name(name).hosts(2).start()?;
@@ -63,13 +62,13 @@ pub(super) fn measure(name: &str, pairs: usize, figures: &mut Value) -> anyhow::
     };
     let middle =
         |all: &[Took], of: fn(&Took) -> f64| median(&all.iter().map(of).collect::<Vec<_>>());
-    put(figures, "virsh.total_ratio", ratio(|took| took.total));
-    put(figures, "virsh.downtime_ratio", ratio(|took| took.downtime));
-    put(figures, "virsh.pairs", ours.len() as f64);
-    put(figures, "virsh.total_ms", middle(&virsh, |took| took.total));
-    put(figures, "virsh.downtime_ms", middle(&virsh, |took| took.downtime));
-    put(figures, "virsh.whimbrel_total_ms", middle(&ours, |took| took.total));
-    put(figures, "virsh.whimbrel_downtime_ms", middle(&ours, |took| took.downtime));
+    figures.put("virsh.total_ratio", ratio(|took| took.total));
+    figures.put("virsh.downtime_ratio", ratio(|took| took.downtime));
+    figures.explain("virsh.pairs", ours.len() as f64);
+    figures.explain("virsh.total_ms", middle(&virsh, |took| took.total));
+    figures.explain("virsh.downtime_ms", middle(&virsh, |took| took.downtime));
+    figures.explain("virsh.whimbrel_total_ms", middle(&ours, |took| took.total));
+    figures.explain("virsh.whimbrel_downtime_ms", middle(&ours, |took| took.downtime));
     Ok(())
 }
 
