@@ -53,6 +53,14 @@ pub enum DbError {
         /// The instance.
         instance_id: Uuid,
     },
+    /// As many as are permitted.
+    #[error("there are {open} {kind} already, as many as are permitted")]
+    TooMany {
+        /// Of what.
+        kind: &'static str,
+        /// So many.
+        open: i64,
+    },
     /// All addresses of a network are taken.
     #[error("network {network} has no free address left")]
     NoMoreAddresses {

@@ -191,6 +191,11 @@ impl MigrationStatus {
         }
     }
 
+    /// Every status after which nothing more will happen.
+    pub fn terminal() -> impl Iterator<Item = Self> {
+        Self::VARIANTS.iter().copied().filter(|status| status.is_terminal())
+    }
+
     /// The status after `event` of a migration of `kind`.
     ///
     /// # Errors

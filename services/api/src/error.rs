@@ -50,6 +50,7 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::NotFound { .. } => Self::NotFound(format!("{error}.")),
+            DbError::TooMany { .. } => Self::Forbidden(format!("{error}.")),
             DbError::Exists { .. }
             | DbError::InUse { .. }
             | DbError::Busy { .. }

@@ -6,7 +6,7 @@ use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::schema::{saga, saga_history};
+use crate::schema::{migration, saga, saga_history};
 use crate::{Connection, DbError};
 
 /// An operation.
@@ -33,6 +33,9 @@ pub struct ActionRow {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// `resize` and the like, if it moves the server.
+    #[diesel(select_expression = migration::migration_type.nullable())]
+    pub migration_type: Option<String>,
 }
 
 /// An entry of an operation's history.
@@ -54,6 +57,7 @@ pub async fn actions_list(
     limit: i64,
 ) -> Result<Vec<ActionRow>, DbError> {
     saga::table
+        .left_join(migration::table.on(saga::migration_id.eq(migration::id.nullable())))
         .filter(saga::instance_id.eq(instance_id))
         .order((saga::created_at.desc(), saga::id.desc()))
         .limit(limit)
@@ -73,6 +77,7 @@ pub async fn action_get(
     request_id: &str,
 ) -> Result<ActionRow, DbError> {
     saga::table
+        .left_join(migration::table.on(saga::migration_id.eq(migration::id.nullable())))
         .filter(saga::instance_id.eq(instance_id))
         .filter(saga::request_id.eq(request_id))
         .order(saga::created_at)

@@ -8,6 +8,8 @@ use serde_json::Value;
 use uuid::Uuid;
 use whimbrel_model::ServiceStatus;
 
+use super::migration::ended;
+use super::operate::evacuated_from;
 use crate::schema::{allocation, host, host_obligation, instance, migration, service};
 use crate::text::parse;
 use crate::{Connection, Database, DbError};
@@ -145,15 +147,41 @@ pub struct HostUpdate {
     pub forced_down: Option<bool>,
 }
 
-/// Changes a host.
+/// Changes a host. One that servers were evacuated from stays forced down until it has removed what it has of them.
 ///
 /// # Errors
-/// [`DbError::NotFound`].
+/// [`DbError::NotFound`], [`DbError::InUse`].
 pub async fn host_update(
     c: &mut Connection,
     name: &str,
     update: &HostUpdate,
 ) -> Result<(), DbError> {
+    c.transaction(async |c| {
+        if update.forced_down == Some(false) {
+            // An evacuation that is just beginning holds this row, too.
+            host::table
+                .find(name)
+                .select(host::name)
+                .for_update()
+                .first::<String>(c)
+                .await
+                .optional()
+                .map_err(DbError::query("locking a host"))?;
+            let open = evacuated_from(c, name).await?;
+            if open > 0 {
+                let by = format!(
+                    "{open} evacuations from it are not over. When they are done, start its compute service: it \
+                     removes what it still has of the servers by itself. Then it can be up again"
+                );
+                return Err(DbError::InUse { kind: "Compute host", id: name.to_owned(), by });
+            }
+        }
+        change(c, name, update).await
+    })
+    .await
+}
+
+async fn change(c: &mut Connection, name: &str, update: &HostUpdate) -> Result<(), DbError> {
     let reason = match update.status {
         Some(ServiceStatus::Enabled) => Some(None),
         _ => update.disabled_reason.clone().map(Some),
@@ -194,13 +222,12 @@ pub async fn host_delete(database: &Database, name: &str) -> Result<(), DbError>
             if servers > 0 {
                 return Err(in_use("it hosts servers; move or delete them first"));
             }
-            let ended = ["completed", "cancelled", "failed", "error"];
             let ends = migration::source_compute
                 .eq(name)
                 .or(migration::dest_compute.assume_not_null().eq(name));
             let moving: i64 = migration::table
                 .filter(ends)
-                .filter(migration::status.ne_all(ended))
+                .filter(migration::status.ne_all(ended()))
                 .count()
                 .get_result(c)
                 .await

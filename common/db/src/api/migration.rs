@@ -5,8 +5,9 @@ use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
-use whimbrel_model::{HostName, MigrationStatus};
+use whimbrel_model::{FlavorSnapshot, HostName, MigrationStatus, MigrationType};
 
+use super::flavor_of_server;
 use crate::schema::{migration, saga};
 use crate::text::{parse, parse_opt};
 use crate::{Connection, DbError};
@@ -33,6 +34,8 @@ struct Stored {
     downtime_ms: Option<i64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    old_flavor: Option<Value>,
+    new_flavor: Option<Value>,
 }
 
 /// A migration. Bytes, and milliseconds where the name says so.
@@ -45,7 +48,7 @@ pub struct MigrationRow {
     /// The server.
     pub instance_id: Uuid,
     /// `live-migration` and the like.
-    pub migration_type: String,
+    pub migration_type: MigrationType,
     /// How far it has come.
     pub status: MigrationStatus,
     /// From.
@@ -68,6 +71,8 @@ pub struct MigrationRow {
     pub created_at: DateTime<Utc>,
     /// When it last changed.
     pub updated_at: DateTime<Utc>,
+    /// The server's flavor before and after it, of a resize or cold migration.
+    pub flavors: Option<(FlavorSnapshot, FlavorSnapshot)>,
 }
 
 impl TryFrom<Stored> for MigrationRow {
@@ -78,7 +83,7 @@ impl TryFrom<Stored> for MigrationRow {
             id: stored.id,
             number: stored.number,
             instance_id: stored.instance_id,
-            migration_type: stored.migration_type,
+            migration_type: parse("migration.migration_type", &stored.migration_type)?,
             status: parse("migration.status", &stored.status)?,
             source_compute: parse("migration.source_compute", &stored.source_compute)?,
             dest_compute: parse_opt("migration.dest_compute", stored.dest_compute.as_deref())?,
@@ -90,6 +95,10 @@ impl TryFrom<Stored> for MigrationRow {
             downtime_ms: stored.downtime_ms,
             created_at: stored.created_at,
             updated_at: stored.updated_at,
+            flavors: match stored.old_flavor.zip(stored.new_flavor) {
+                Some((old, new)) => Some((flavor_of_server(&old)?, flavor_of_server(&new)?)),
+                None => None,
+            },
         })
     }
 }
@@ -121,6 +130,11 @@ pub struct MigrationFilter {
     pub marker: Option<Uuid>,
     /// So many at most.
     pub limit: i64,
+}
+
+/// The statuses of migrations that have ended, as they are stored.
+pub(super) fn ended() -> Vec<String> {
+    MigrationStatus::terminal().map(|status| status.to_string()).collect()
 }
 
 /// The migrations that `filter` asks for, newest first.
@@ -161,8 +175,7 @@ pub async fn migrations_list(
         query = query.filter(migration::updated_at.le(before));
     }
     if filter.in_progress {
-        let ended = ["completed", "cancelled", "failed", "error"];
-        query = query.filter(migration::status.ne_all(ended));
+        query = query.filter(migration::status.ne_all(ended()));
     }
     if let Some(marker) = filter.marker {
         let number: Option<i64> = migration::table
@@ -223,7 +236,7 @@ pub struct SagaView {
     pub fault: Option<Value>,
 }
 
-/// The operation of a migration.
+/// The latest operation of a migration: what was decided about it, once that is.
 ///
 /// # Errors
 /// When the query fails.
@@ -234,6 +247,7 @@ pub async fn migration_saga(
     saga::table
         .filter(saga::instance_id.eq(migration.instance_id))
         .filter(saga::migration_id.eq(migration.id))
+        .order((saga::created_at.desc(), saga::id.desc()))
         .select(SagaView::as_select())
         .first(c)
         .await

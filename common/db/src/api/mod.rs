@@ -29,9 +29,8 @@ pub use network::{
 };
 pub use operate::{
     Caller, EvacuateOrder, LiveMigrateOrder, ResizeOrder, Started, abort_migration, confirm_resize,
-    delete_server, due_confirmations, evacuate_server, evacuated_from, force_complete,
-    live_migrate_server, reboot_server, resize_server, revert_resize, start_server, stop_server,
-    unconfirmed_resizes,
+    delete_server, due_confirmations, evacuate_server, force_complete, live_migrate_server,
+    reboot_server, resize_server, revert_resize, start_server, stop_server,
 };
 pub use port::{PortRow, WantedPort};
 pub use server::{NewServer, ServerRow, server_create, server_get};

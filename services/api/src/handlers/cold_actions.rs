@@ -113,28 +113,30 @@ impl ColdAction {
         let hosts = api::hosts_list(&mut connection, down).await?;
         drop(connection);
         let (database, timeout_ms) = (&api.database, api.config.shutdown_timeout_ms);
+        let max_unconfirmed = api.config.max_unconfirmed_resizes;
         let begun = match self {
             Self::Resize { flavor } => {
                 source_up(server, &hosts, name)?;
                 let flavor = new_flavor(api, server, &flavor, image.virtual_size).await?;
-                limit(api, caller).await?;
                 let same_host = api.config.allow_resize_to_same_host;
-                let order = ResizeOrder { flavor, host: None, same_host, timeout_ms };
+                let order =
+                    ResizeOrder { flavor, host: None, same_host, timeout_ms, max_unconfirmed };
                 api::resize_server(database, caller, server, &image, &order).await
             }
             Self::Migrate { host } => {
                 source_up(server, &hosts, name)?;
                 let host = host.map(|host| destination(&host, server, &hosts)).transpose()?;
-                limit(api, caller).await?;
                 let flavor = flavor_of_server(&server.flavor)?;
-                let order = ResizeOrder { flavor, host, same_host: false, timeout_ms };
+                let same_host = false;
+                let order = ResizeOrder { flavor, host, same_host, timeout_ms, max_unconfirmed };
                 api::resize_server(database, caller, server, &image, &order).await
             }
             Self::Confirm => api::confirm_resize(database, caller, server).await,
             Self::Revert => api::revert_resize(database, caller, server, &image, timeout_ms).await,
             Self::Evacuate { host, start } => {
-                lost(server, &hosts)?;
+                // In Nova's order.
                 let host = host.map(|host| new_home(&host, server, &hosts)).transpose()?;
+                lost(server, &hosts)?;
                 let order = EvacuateOrder { host, start };
                 api::evacuate_server(database, caller, server, &image, &order).await
             }
@@ -143,6 +145,13 @@ impl ColdAction {
             DbError::NotFound { kind, .. } if kind.starts_with("Finished") => {
                 ApiError::BadRequest("Instance has not been resized.".to_owned())
             }
+            // Moves that nobody decides on hold resources on two hosts.
+            DbError::TooMany { open, .. } => ApiError::Forbidden(format!(
+                "{open} resizes or cold migrations of this project wait to be confirmed or reverted, as many as \
+                 are permitted. Confirm or revert one first."
+            )),
+            // It was forced down a moment ago.
+            DbError::InUse { .. } => ApiError::BadRequest(format!("{error}.")),
             other => not_begun(other, name, server),
         })
     }
@@ -241,22 +250,6 @@ async fn new_flavor(
         return Err(bad(format!("its image does not fit on a disk of {new} GiB")));
     }
     Ok(flavor.snapshot())
-}
-
-/// Moves that nobody decides on hold resources on two hosts.
-async fn limit(api: &Api, caller: &Caller) -> Result<(), ApiError> {
-    let most = api.config.max_unconfirmed_resizes;
-    if most == 0 {
-        return Ok(());
-    }
-    let open = api::unconfirmed_resizes(&mut api.connection().await?, &caller.project_id).await?;
-    if open < most {
-        return Ok(());
-    }
-    Err(ApiError::Forbidden(format!(
-        "{open} resizes or cold migrations of this project wait to be confirmed or reverted, as many as are \
-         permitted. Confirm or revert one first."
-    )))
 }
 
 /// A host that does not answer may still run its guests. Only a person, or what a person has set up for it, can

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 use whimbrel_db::api::{self, ActionRow, HistoryRow};
+use whimbrel_model::MigrationType;
 
 use crate::body::{ServerId, server_id};
 use crate::error::ApiError;
@@ -15,9 +16,11 @@ use crate::version::Version;
 use crate::views::plain;
 
 /// Nova's name of an operation.
-fn name(saga: &str) -> &str {
-    match saga {
+fn name(row: &ActionRow) -> &str {
+    match row.name.as_str() {
         "boot" => "create",
+        // The same operation, of which a cold migration keeps the size.
+        "resize" if row.migration_type == Some(MigrationType::Migration.to_string()) => "migrate",
         "live-migrate" => "live-migration",
         "confirm-resize" => "confirmResize",
         "revert-resize" => "revertResize",
@@ -33,7 +36,7 @@ fn message(row: &ActionRow) -> Option<String> {
 
 fn view(row: &ActionRow, version: Version) -> Value {
     let mut view = json!({
-        "action": name(&row.name),
+        "action": name(row),
         "instance_uuid": row.instance_id,
         "request_id": row.request_id,
         "user_id": row.user_id,

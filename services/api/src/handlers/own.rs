@@ -30,6 +30,9 @@ pub(crate) async fn migration(
     view["migration_type"] = json!(row.migration_type);
     view["total_ms"] = json!(row.total_ms);
     view["downtime_ms"] = json!(row.downtime_ms);
+    let (old, new) = row.flavors.as_ref().map(|(old, new)| (old, new)).unzip();
+    view["old_flavor"] = json!(old.map(api::flavor_with_server));
+    view["new_flavor"] = json!(new.map(api::flavor_with_server));
     view["operation"] = json!(saga.map(|saga| {
         json!({
             "phase": saga.phase, "step": saga.step, "direction": saga.dir, "round": saga.round,

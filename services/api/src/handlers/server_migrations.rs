@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 use whimbrel_db::api::{self, MigrationFilter, MigrationRow, ServerRow};
-use whimbrel_model::{MigrationStatus, TaskState, VmState};
+use whimbrel_model::{MigrationStatus, MigrationType, TaskState, VmState};
 
 use crate::auth::Context;
 use crate::body::{Body, ServerId, server_id};
@@ -16,7 +16,7 @@ use crate::state::Api;
 use crate::version::Version;
 use crate::views;
 
-/// Lists a server's migrations in progress: from `accepted` on, and in post-copy, too.
+/// Lists a server's live migrations in progress: from `accepted` on, and in post-copy, too.
 #[utoipa::path(get, path = "/v2.1/servers/{server_id}/migrations", tag = "migrations",
     params(("server_id" = uuid::Uuid, Path)), responses((status = 200), (status = 404)))]
 pub(crate) async fn list(
@@ -29,6 +29,7 @@ pub(crate) async fn list(
     api::server_get(&mut connection, id).await?;
     let filter = MigrationFilter {
         instance_id: Some(id),
+        migration_type: Some(MigrationType::LiveMigration.to_string()),
         in_progress: true,
         limit: api.limit(None),
         ..MigrationFilter::default()
@@ -52,7 +53,7 @@ async fn find(api: &Api, server: &str, id: &str) -> Result<(ServerRow, Migration
     Ok((server, row))
 }
 
-/// Shows a migration in progress.
+/// Shows a live migration in progress.
 #[utoipa::path(get, path = "/v2.1/servers/{server_id}/migrations/{migration_id}", tag = "migrations",
     params(("server_id" = uuid::Uuid, Path), ("migration_id" = String, Path)),
     responses((status = 200), (status = 404)))]
@@ -63,6 +64,12 @@ pub(crate) async fn show(
 ) -> Result<Json<Value>, ApiError> {
     version.require(23)?;
     let (server, row) = find(&api, &server, &id).await?;
+    if row.migration_type != MigrationType::LiveMigration {
+        return Err(ApiError::NotFound(format!(
+            "Migration {id} for server {} is not live-migration.",
+            server.id
+        )));
+    }
     if row.status.is_terminal() {
         return Err(ApiError::NotFound(format!(
             "Live migration {id} for server {} is not in progress.",

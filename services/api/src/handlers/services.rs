@@ -9,6 +9,7 @@ use chrono::{TimeDelta, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
+use whimbrel_db::DbError;
 use whimbrel_db::api::{self, HostRow, HostUpdate, ServiceRow};
 use whimbrel_model::ServiceStatus;
 
@@ -143,25 +144,18 @@ async fn find(api: &Api, id: &str) -> Result<HostRow, ApiError> {
     let down = api.config.service_down_time_ms;
     let found = api::host_get(&mut api.connection().await?, id, down).await;
     found.map_err(|error| match error {
-        whimbrel_db::DbError::NotFound { .. } => {
-            ApiError::NotFound(format!("Service {id} could not be found."))
-        }
+        DbError::NotFound { .. } => ApiError::NotFound(format!("Service {id} could not be found.")),
         other => other.into(),
     })
 }
 
 async fn apply(api: &Api, host: &str, update: &HostUpdate) -> Result<HostRow, ApiError> {
     let mut connection = api.connection().await?;
-    if update.forced_down == Some(false) {
-        let waiting = api::evacuated_from(&mut connection, host).await?;
-        if waiting > 0 {
-            return Err(ApiError::BadRequest(format!(
-                "{host} still has what is left of {waiting} evacuated servers. Start its compute service: it \
-                 cleans up by itself, then this is permitted."
-            )));
-        }
-    }
-    api::host_update(&mut connection, host, update).await?;
+    let changed = api::host_update(&mut connection, host, update).await;
+    changed.map_err(|error| match error {
+        DbError::InUse { .. } => ApiError::BadRequest(format!("{error}.")),
+        other => other.into(),
+    })?;
     tracing::info!(host, ?update, "compute service changed");
     Ok(api::host_get(&mut connection, host, api.config.service_down_time_ms).await?)
 }

@@ -2,9 +2,15 @@
 
 use serde_json::{Map, Value, json};
 use whimbrel_db::api::MigrationRow;
+use whimbrel_model::{FlavorSnapshot, MigrationType};
 
 use super::plain;
 use crate::version::{Base, Version};
+
+/// Clients expect an integer here. A flavor whose id is none is in the whole of the migration, `/v1`.
+fn number(flavor: &FlavorSnapshot) -> Option<i64> {
+    flavor.id.parse().ok()
+}
 
 /// In `/os-migrations`.
 pub(crate) fn migration(row: &MigrationRow, version: Version, base: &Base) -> Value {
@@ -18,15 +24,16 @@ pub(crate) fn migration(row: &MigrationRow, version: Version, base: &Base) -> Va
         "dest_node": destination,
         "dest_host": destination,
         "status": row.status,
-        "old_instance_type_id": null,
-        "new_instance_type_id": null,
+        "old_instance_type_id": row.flavors.as_ref().and_then(|(old, _)| number(old)),
+        "new_instance_type_id": row.flavors.as_ref().and_then(|(_, new)| number(new)),
         "created_at": plain(row.created_at),
         "updated_at": plain(row.updated_at),
     });
     let fields = view.as_object_mut().expect("an object");
     if version.since(23) {
         fields.insert("migration_type".to_owned(), json!(row.migration_type));
-        if !row.status.is_terminal() {
+        // Only these are in the server's own list.
+        if row.migration_type == MigrationType::LiveMigration && !row.status.is_terminal() {
             let path = format!("servers/{}/migrations/{}", row.instance_id, row.number);
             let links = json!([
                 { "rel": "self", "href": format!("{}/v2.1/{path}", base.0) },

@@ -1,7 +1,7 @@
 //! Moves of servers that are shut off: resize, cold migration, what is decided about them, evacuation.
 
 use diesel::prelude::*;
-use diesel::sql_types::{BigInt, Integer, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Integer, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde_json::Value;
 use uuid::Uuid;
@@ -15,7 +15,7 @@ use whimbrel_sagas::{Confirm, Evacuate, Resize, Revert};
 
 use super::{Caller, Started, busy_if, compare_and_set, owner, start_saga};
 use crate::api::{ImageRow, ServerRow, flavor_of_server, flavor_with_server};
-use crate::schema::migration;
+use crate::schema::{host, migration};
 use crate::text::parse;
 use crate::{Connection, Database, DbError};
 
@@ -30,6 +30,8 @@ pub struct ResizeOrder {
     pub same_host: bool,
     /// How long its operating system is given to shut down, in milliseconds.
     pub timeout_ms: i64,
+    /// Most moves of the project that may wait for a decision; 0 is no limit.
+    pub max_unconfirmed: i64,
 }
 
 /// What an evacuation is asked for with.
@@ -52,7 +54,8 @@ struct NewMigration<'a> {
 /// Resizes or cold-migrates a server.
 ///
 /// # Errors
-/// [`DbError::InstanceState`] or [`DbError::Stale`] when its state does not allow it, [`DbError::Busy`].
+/// [`DbError::InstanceState`] or [`DbError::Stale`] when its state does not allow it, [`DbError::Busy`],
+/// [`DbError::TooMany`].
 pub async fn resize_server(
     database: &Database,
     caller: &Caller,
@@ -92,6 +95,7 @@ pub async fn resize_server(
     connection
         .transaction(async |c| {
             compare_and_set(c, server, InstanceEvent::BeginResize).await?;
+            within_limit(c, &caller.project_id, order.max_unconfirmed).await?;
             record(c, caller, server, migration_id, &new).await?;
             let (name, version) = (Resize::NAME, Resize::VERSION);
             start_saga(c, caller, name, version, &state, server.id, Some(migration_id)).await
@@ -240,10 +244,11 @@ pub async fn revert_resize(
         .await
 }
 
-/// Makes a server again whose host is lost. That it is, and runs nothing, the caller has seen to.
+/// Makes a server again whose host is lost. That it runs nothing, somebody has seen to and said by forcing it
+/// down.
 ///
 /// # Errors
-/// As [`resize_server`].
+/// As [`resize_server`]; [`DbError::InUse`] when its host is not forced down.
 pub async fn evacuate_server(
     database: &Database,
     caller: &Caller,
@@ -277,6 +282,7 @@ pub async fn evacuate_server(
     connection
         .transaction(async |c| {
             compare_and_set(c, server, InstanceEvent::BeginEvacuate).await?;
+            fenced(c, &source).await?;
             record(c, caller, server, migration_id, &new).await?;
             let (name, version) = (Evacuate::NAME, Evacuate::VERSION);
             start_saga(c, caller, name, version, &state, server.id, Some(migration_id)).await
@@ -284,11 +290,34 @@ pub async fn evacuate_server(
         .await
 }
 
-/// How many of a project's servers wait for a decision on a resize or cold migration, or are on the way there.
-///
-/// # Errors
-/// When the query fails.
-pub async fn unconfirmed_resizes(c: &mut Connection, project_id: &str) -> Result<i64, DbError> {
+/// Whoever says that the host is up again waits until this has committed, and then sees the evacuation.
+async fn fenced(c: &mut Connection, source: &HostName) -> Result<(), DbError> {
+    let forced_down: Option<bool> = host::table
+        .find(source.as_str())
+        .select(host::forced_down)
+        .for_share()
+        .first(c)
+        .await
+        .optional()
+        .map_err(DbError::query("looking whether a host is forced down"))?;
+    if forced_down == Some(true) {
+        return Ok(());
+    }
+    let by = "it is not forced down, so it may still run its servers".to_owned();
+    Err(DbError::InUse { kind: "Compute host", id: source.to_string(), by })
+}
+
+/// Refuses one move more than `most` of a project that wait for a decision or are on the way there. One after the
+/// other, so that many at once can't each take the last place.
+async fn within_limit(c: &mut Connection, project_id: &str, most: i64) -> Result<(), DbError> {
+    if most == 0 {
+        return Ok(());
+    }
+    diesel::sql_query("SELECT pg_advisory_xact_lock(hashtextextended('unconfirmed ' || $1, 0))")
+        .bind::<Text, _>(project_id)
+        .execute(c)
+        .await
+        .map_err(DbError::query("waiting for other moves of a project"))?;
     let open = [
         MigrationStatus::PreMigrating,
         MigrationStatus::Migrating,
@@ -296,24 +325,25 @@ pub async fn unconfirmed_resizes(c: &mut Connection, project_id: &str) -> Result
         MigrationStatus::Finished,
     ];
     let kinds = [MigrationType::Migration, MigrationType::Resize];
-    migration::table
+    let open: i64 = migration::table
         .filter(migration::project_id.eq(project_id))
         .filter(migration::migration_type.eq_any(kinds.map(|kind| kind.to_string())))
         .filter(migration::status.eq_any(open.map(|status| status.to_string())))
         .count()
         .get_result(c)
         .await
-        .map_err(DbError::query("counting unconfirmed resizes"))
+        .map_err(DbError::query("counting unconfirmed resizes"))?;
+    if open < most { Ok(()) } else { Err(DbError::TooMany { kind: "unconfirmed moves", open }) }
 }
 
-/// How many evacuations from `host` wait for it to remove what it has of the guests.
-///
-/// # Errors
-/// When the query fails.
-pub async fn evacuated_from(c: &mut Connection, host: &str) -> Result<i64, DbError> {
+/// How many evacuations from `host` are under way, or wait for it to remove what it has of the guests.
+pub(in crate::api) async fn evacuated_from(c: &mut Connection, host: &str) -> Result<i64, DbError> {
+    let kind = MigrationType::Evacuation;
+    let open = [MigrationStatus::Accepted, MigrationStatus::PreMigrating, MigrationStatus::Done];
     migration::table
         .filter(migration::source_compute.eq(host))
-        .filter(migration::status.eq(MigrationStatus::Done.to_string()))
+        .filter(migration::migration_type.eq(kind.to_string()))
+        .filter(migration::status.eq_any(open.map(|status| status.to_string())))
         .count()
         .get_result(c)
         .await

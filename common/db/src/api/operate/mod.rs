@@ -23,9 +23,10 @@ use crate::error::violates;
 use crate::schema::{instance, migration, outbox, saga};
 use crate::text::text_opt;
 use crate::{Connection, Database, DbError, OutboxMessage};
+pub(super) use cold::evacuated_from;
 pub use cold::{
-    EvacuateOrder, ResizeOrder, confirm_resize, due_confirmations, evacuate_server, evacuated_from,
-    resize_server, revert_resize, unconfirmed_resizes,
+    EvacuateOrder, ResizeOrder, confirm_resize, due_confirmations, evacuate_server, resize_server,
+    revert_resize,
 };
 pub use delete::delete_server;
 
