@@ -207,6 +207,8 @@ CREATE TABLE public.migration (
     old_flavor jsonb,
     new_flavor jsonb,
     was_running boolean,
+    active boolean GENERATED ALWAYS AS ((status = ANY (ARRAY['accepted'::text, 'preparing'::text, 'running'::text, 'running (post-copy)'::text, 'pre-migrating'::text, 'migrating'::text, 'post-migrating'::text, 'finished'::text, 'confirming'::text, 'reverting'::text]))) STORED NOT NULL,
+    awaits_source boolean GENERATED ALWAYS AS ((status = 'done'::text)) STORED NOT NULL,
     CONSTRAINT migration_flavors CHECK (((migration_type <> ALL (ARRAY['migration'::text, 'resize'::text])) OR ((old_flavor IS NOT NULL) AND (new_flavor IS NOT NULL) AND (was_running IS NOT NULL)))),
     CONSTRAINT migration_migration_type_check CHECK ((migration_type = ANY (ARRAY['live-migration'::text, 'migration'::text, 'resize'::text, 'evacuation'::text]))),
     CONSTRAINT migration_status_check CHECK ((status = ANY (ARRAY['accepted'::text, 'preparing'::text, 'running'::text, 'running (post-copy)'::text, 'completed'::text, 'pre-migrating'::text, 'migrating'::text, 'post-migrating'::text, 'finished'::text, 'confirming'::text, 'confirmed'::text, 'reverting'::text, 'reverted'::text, 'done'::text, 'cancelled'::text, 'failed'::text, 'error'::text])))
@@ -369,10 +371,10 @@ CREATE INDEX host_obligation_host ON public.host_obligation USING btree (host);
 CREATE INDEX instance_host ON public.instance USING btree (host) WHERE (host IS NOT NULL);
 CREATE INDEX instance_list ON public.instance USING btree (created_at DESC, id DESC) WHERE (deleted_at IS NULL);
 CREATE INDEX instance_project_list ON public.instance USING btree (project_id, created_at DESC, id DESC) WHERE (deleted_at IS NULL);
+CREATE INDEX migration_awaits_source ON public.migration USING btree (source_compute) WHERE awaits_source;
 CREATE INDEX migration_instance ON public.migration USING btree (instance_id);
 CREATE INDEX migration_list ON public.migration USING btree (created_at DESC, number DESC);
-CREATE UNIQUE INDEX migration_one_active ON public.migration USING btree (instance_id) WHERE (status = ANY (ARRAY['accepted'::text, 'preparing'::text, 'running'::text, 'running (post-copy)'::text, 'pre-migrating'::text, 'migrating'::text, 'post-migrating'::text, 'finished'::text, 'confirming'::text, 'reverting'::text]));
-CREATE INDEX migration_waiting ON public.migration USING btree (status, updated_at) WHERE (status = ANY (ARRAY['finished'::text, 'done'::text]));
+CREATE UNIQUE INDEX migration_one_active ON public.migration USING btree (instance_id) WHERE active;
 CREATE INDEX saga_active ON public.saga USING btree (id) WHERE (phase = ANY (ARRAY['new'::text, 'running'::text, 'unwinding'::text]));
 CREATE INDEX saga_history_saga ON public.saga_history USING btree (saga_id, id);
 CREATE INDEX saga_instance ON public.saga USING btree (instance_id, created_at);

@@ -61,6 +61,7 @@ diesel::table! {
         disk_processed -> Nullable<Int8>, disk_remaining -> Nullable<Int8>, total_ms -> Nullable<Int8>,
         downtime_ms -> Nullable<Int8>, created_at -> Timestamptz, updated_at -> Timestamptz,
         old_flavor -> Nullable<Jsonb>, new_flavor -> Nullable<Jsonb>, was_running -> Nullable<Bool>,
+        active -> Bool, awaits_source -> Bool,
     }
 }
 diesel::table! {

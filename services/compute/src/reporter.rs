@@ -14,8 +14,9 @@ use whimbrel_virt::{ComputeDriver, DriverError};
 
 use crate::ComputeConfig;
 
-/// Changes within this time are told in one report.
-const SETTLE: Duration = Duration::from_millis(300);
+/// Changes within this time are told in one report: a host with hundreds of guests that come and go would else send
+/// their whole list several times a second.
+const SETTLE: Duration = Duration::from_secs(1);
 /// What a host has is looked at this often at most; its guests each time.
 const INVENTORY: Duration = Duration::from_secs(10);
 

@@ -36,7 +36,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the broker or the database can't be reached at the start, or a part of it ends unasked.
 pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
-    let database = Database::new(&config.database)?;
+    let database = Database::with_generic_plans(&config.database)?;
     let amqp = Amqp::connect(&config.amqp, "whimbrel-conductor")
         .await
         .context("connecting to the broker")?;

@@ -30,7 +30,7 @@ const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(10);
 /// # Errors
 /// When the broker or the database can't be reached at the start.
 pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
-    let database = Database::new(&config.database)?;
+    let database = Database::with_generic_plans(&config.database)?;
     let amqp = Amqp::connect(&config.amqp, "whimbrel-scheduler")
         .await
         .context("connecting to the broker")?;

@@ -41,8 +41,6 @@ pub struct HostRow {
     pub hypervisor_version: i64,
     /// Its last report's inventory.
     pub inventory: Value,
-    /// Its last report's guests.
-    pub guests: Value,
     /// When it last reported.
     pub reported_at: Option<DateTime<Utc>>,
     /// When it was first seen.
@@ -53,13 +51,13 @@ type Stored = (
     (String, Uuid, i64, String, Option<String>, bool, bool),
     (i32, i64, i64),
     (i32, i64, i64),
-    (String, i64, Value, Value, Option<DateTime<Utc>>, DateTime<Utc>),
+    (String, i64, Value, Option<DateTime<Utc>>, DateTime<Utc>),
 );
 
 fn row(stored: Stored) -> Result<HostRow, DbError> {
     let (identity, total, used, report) = stored;
     let (name, service_id, number, status, disabled_reason, forced_down, up) = identity;
-    let (hypervisor_type, hypervisor_version, inventory, guests, reported_at, created_at) = report;
+    let (hypervisor_type, hypervisor_version, inventory, reported_at, created_at) = report;
     Ok(HostRow {
         name,
         service_id,
@@ -73,7 +71,6 @@ fn row(stored: Stored) -> Result<HostRow, DbError> {
         hypervisor_type,
         hypervisor_version,
         inventory,
-        guests,
         reported_at,
         created_at,
     })
@@ -107,7 +104,6 @@ pub async fn hosts_list(c: &mut Connection, down_after_ms: i64) -> Result<Vec<Ho
                 host::hypervisor_type,
                 host::hypervisor_version,
                 host::inventory,
-                host::guests,
                 host::reported_at,
                 host::created_at,
             ),

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
-use diesel::prelude::*;
-use diesel::sql_types::Timestamptz;
-use diesel_async::{AsyncConnection, RunQueryDsl};
+use diesel_async::AsyncConnection;
 use uuid::Uuid;
 use whimbrel_messages::{Command, Fault, Peer, SagaHint, StepKey};
 use whimbrel_model::{Change, InstanceEvent, InstanceId, MigrationStatus, RequestId, SagaId};
 use whimbrel_saga::{Asked, Effect, Entry, Input, PeerHealth, Phase, Registry, Row, Saga};
 use whimbrel_sagas::Delete;
 
-use super::changes::{Claim, InstanceRow, MigrationRow, apply};
+use super::changes::{
+    Claim, InstanceRow, MigrationRow, apply_to_instance, apply_to_migration, is_of_migration,
+};
 use super::load::{Loaded, load_locked};
 use super::rows::{lock_instances, lock_migrations};
 use super::write;
@@ -104,9 +104,8 @@ pub async fn advance_batch(
         .transaction(async |connection| {
             let ids: BTreeSet<Uuid> = work.iter().map(|work| work.saga_id.0).collect();
             let ids: Vec<Uuid> = ids.into_iter().collect();
-            let now = database_now(connection).await?;
             let mut batch = Batch::default();
-            let loaded = load_locked(connection, &ids).await?;
+            let (now, loaded) = load_locked(connection, &ids).await?;
             let down = peers_down(connection, registry, &loaded, now, down_after_ms).await?;
             let found: BTreeSet<Uuid> = loaded.iter().map(|saga| saga.row.id.0).collect();
             let inactive = ids.iter().filter(|id| !found.contains(id)).map(|id| SagaId(*id));
@@ -125,14 +124,6 @@ pub async fn advance_batch(
             Ok(batch)
         })
         .await
-}
-
-/// The one clock that all conductors share.
-async fn database_now(connection: &mut Connection) -> Result<DateTime<Utc>, DbError> {
-    diesel::select(diesel::dsl::now.into_sql::<Timestamptz>())
-        .get_result(connection)
-        .await
-        .map_err(DbError::query("reading the clock"))
 }
 
 /// Sagas that are due and wait for a host that is not up, and how that host does.
@@ -221,6 +212,12 @@ impl Current {
         }
     }
 
+    /// Whether the instance's row is needed: to change it, or to see whether a deletion follows.
+    fn concerns_instance(&self) -> bool {
+        self.saga.row.phase.is_terminal()
+            || self.changes.iter().any(|change| !is_of_migration(change))
+    }
+
     fn absorb(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -244,7 +241,8 @@ async fn change_rows(
     writes: &mut Writes,
 ) -> Result<(), DbError> {
     let changing = || current.iter().filter(|saga| !saga.changes.is_empty());
-    let instances: BTreeSet<Uuid> = changing().map(|saga| saga.saga.instance_id.0).collect();
+    let instances = current.iter().filter(|saga| saga.concerns_instance());
+    let instances: BTreeSet<Uuid> = instances.map(|saga| saga.saga.instance_id.0).collect();
     let migrations = changing().filter_map(|saga| saga.saga.migration_id);
     let migrations: BTreeSet<Uuid> = migrations.map(|id| id.0).collect();
     writes.instances = lock_instances(connection, &instances).await?;
@@ -252,12 +250,16 @@ async fn change_rows(
     for saga in changing() {
         let id = saga.saga.instance_id.0;
         let migration_id = saga.saga.migration_id.map(|id| id.0);
-        let missing = || DbError::NotFound { kind: "instance", id: id.to_string() };
-        let instance = writes.instances.get_mut(&id).ok_or_else(missing)?;
-        let mut migration = migration_id.and_then(|id| writes.migrations.get_mut(&id));
         let mut claims = Vec::new();
         for change in &saga.changes {
-            let applied = apply(change, instance, migration.as_deref_mut(), &mut claims);
+            let applied = if is_of_migration(change) {
+                let migration = migration_id.and_then(|id| writes.migrations.get_mut(&id));
+                migration.map_or(Ok(()), |migration| apply_to_migration(change, migration))
+            } else {
+                let missing = || DbError::NotFound { kind: "instance", id: id.to_string() };
+                let instance = writes.instances.get_mut(&id).ok_or_else(missing)?;
+                apply_to_instance(change, instance, &mut claims)
+            };
             // A stuck saga says what it can; what its rows do not allow is what made it stuck.
             if saga.saga.row.phase != Phase::Stuck {
                 applied?;

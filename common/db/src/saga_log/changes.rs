@@ -96,14 +96,18 @@ pub(super) enum Claim {
     Ports,
 }
 
-/// Applies one change.
+/// Whether a change is one of the migration's row; all others are of the instance's.
+pub(super) fn is_of_migration(change: &Change) -> bool {
+    matches!(change, Change::Migration(_) | Change::Destination(_) | Change::Outcome { .. })
+}
+
+/// Applies a change that is not the migration's.
 ///
 /// # Errors
 /// When the model does not allow it: the whole transaction is off.
-pub(super) fn apply(
+pub(super) fn apply_to_instance(
     change: &Change,
     instance: &mut InstanceRow,
-    migration: Option<&mut MigrationRow>,
     claims: &mut Vec<Claim>,
 ) -> Result<(), DbError> {
     match change {
@@ -127,15 +131,20 @@ pub(super) fn apply(
         Change::SettleMove => claims.push(Claim::Settle),
         Change::RevertMove => claims.push(Claim::Revert),
         Change::ReleasePorts => claims.push(Claim::Ports),
-        Change::Migration(_) | Change::Destination(_) | Change::Outcome { .. } => {
-            return migration.map_or(Ok(()), |migration| apply_to_migration(change, migration));
-        }
+        Change::Migration(_) | Change::Destination(_) | Change::Outcome { .. } => return Ok(()),
     }
     instance.changed = true;
     Ok(())
 }
 
-fn apply_to_migration(change: &Change, migration: &mut MigrationRow) -> Result<(), DbError> {
+/// Applies a change that is the migration's.
+///
+/// # Errors
+/// When the model does not allow it: the whole transaction is off.
+pub(super) fn apply_to_migration(
+    change: &Change,
+    migration: &mut MigrationRow,
+) -> Result<(), DbError> {
     match change {
         Change::Migration(event) => {
             migration.status = migration.status.on(migration.kind, *event)?;

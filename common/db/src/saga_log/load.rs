@@ -3,7 +3,10 @@
 use std::borrow::Cow;
 
 use chrono::{DateTime, Utc};
+use diesel::dsl::sql;
+use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
+use diesel::sql_types::{Bool, Timestamptz};
 use diesel_async::RunQueryDsl;
 use serde_json::Value;
 use uuid::Uuid;
@@ -15,8 +18,11 @@ use crate::schema::saga;
 use crate::text::parse;
 use crate::{Connection, DbError};
 
-/// Phases in which a saga has something left to do.
-const ACTIVE: [&str; 3] = ["new", "running", "unwinding"];
+/// The saga has something left to do. In the words of the partial indexes, so that they serve statements whose
+/// plans are made without looking at parameters.
+pub(crate) fn active() -> SqlLiteral<Bool> {
+    sql("saga.phase IN ('new', 'running', 'unwinding')")
+}
 
 #[derive(Queryable, Selectable)]
 #[diesel(table_name = saga)]
@@ -92,21 +98,24 @@ impl TryFrom<Stored> for Loaded {
     }
 }
 
-/// Locks and reads the active ones of `ids`, in id order. One that was deleted or has ended is left out.
+/// Locks and reads the active ones of `ids`, in id order, and the one clock that all conductors share. One that was
+/// deleted or has ended is left out; without any, the clock does not matter.
 pub(super) async fn load_locked(
     connection: &mut Connection,
     ids: &[Uuid],
-) -> Result<Vec<Loaded>, DbError> {
-    let stored: Vec<Stored> = saga::table
+) -> Result<(DateTime<Utc>, Vec<Loaded>), DbError> {
+    let stored: Vec<(DateTime<Utc>, Stored)> = saga::table
         .filter(saga::id.eq_any(ids))
-        .filter(saga::phase.eq_any(ACTIVE))
+        .filter(active())
         .order(saga::id)
-        .select(Stored::as_select())
+        .select((diesel::dsl::now.into_sql::<Timestamptz>(), Stored::as_select()))
         .for_update()
         .load(connection)
         .await
         .map_err(DbError::query("reading sagas"))?;
-    stored.into_iter().map(Loaded::try_from).collect()
+    let now = stored.as_slice().first().map_or_else(Utc::now, |(now, _)| *now);
+    let loaded: Result<_, _> = stored.into_iter().map(|(_, stored)| stored.try_into()).collect();
+    Ok((now, loaded?))
 }
 
 /// Up to `limit` active sagas, of definitions that `registry` knows, whose time has come. A saga that somebody
@@ -122,13 +131,12 @@ pub async fn due_sagas(
     let known: Vec<(&str, i16)> = registry.names().collect();
     let mut query = saga::table
         .select(saga::id)
-        .filter(saga::phase.eq_any(ACTIVE))
+        .filter(active())
         .filter(saga::wake_at.le(diesel::dsl::now))
         .limit(limit)
         .into_boxed();
-    let mut of_known: Box<
-        dyn BoxableExpression<saga::table, diesel::pg::Pg, SqlType = diesel::sql_types::Bool>,
-    > = Box::new(saga::version.lt(0));
+    let mut of_known: Box<dyn BoxableExpression<saga::table, diesel::pg::Pg, SqlType = Bool>> =
+        Box::new(saga::version.lt(0));
     for (name, version) in known {
         of_known =
             Box::new(of_known.or(saga::name.eq(name.to_owned()).and(saga::version.eq(version))));
@@ -148,7 +156,7 @@ pub async fn count_active(
     registry: &Registry,
 ) -> Result<(i64, i64), DbError> {
     let counts: Vec<(String, i16, i64)> = saga::table
-        .filter(saga::phase.eq_any(ACTIVE))
+        .filter(active())
         .group_by((saga::name, saga::version))
         .select((saga::name, saga::version, diesel::dsl::count_star()))
         .load(connection)

@@ -18,5 +18,6 @@ mod rows;
 mod write;
 
 pub use batch::{Batch, Ended, Work, advance_batch};
+pub(crate) use load::active;
 pub use load::{count_active, due_sagas};
 pub use repair::{note_failure, set_stuck};

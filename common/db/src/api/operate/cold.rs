@@ -318,17 +318,13 @@ async fn within_limit(c: &mut Connection, project_id: &str, most: i64) -> Result
         .execute(c)
         .await
         .map_err(DbError::query("waiting for other moves of a project"))?;
-    let open = [
-        MigrationStatus::PreMigrating,
-        MigrationStatus::Migrating,
-        MigrationStatus::PostMigrating,
-        MigrationStatus::Finished,
-    ];
+    let deciding = [MigrationStatus::Confirming, MigrationStatus::Reverting];
     let kinds = [MigrationType::Migration, MigrationType::Resize];
     let open: i64 = migration::table
         .filter(migration::project_id.eq(project_id))
         .filter(migration::migration_type.eq_any(kinds.map(|kind| kind.to_string())))
-        .filter(migration::status.eq_any(open.map(|status| status.to_string())))
+        .filter(migration::active)
+        .filter(migration::status.ne_all(deciding.map(|status| status.to_string())))
         .count()
         .get_result(c)
         .await
@@ -338,12 +334,10 @@ async fn within_limit(c: &mut Connection, project_id: &str, most: i64) -> Result
 
 /// How many evacuations from `host` are under way, or wait for it to remove what it has of the guests.
 pub(in crate::api) async fn evacuated_from(c: &mut Connection, host: &str) -> Result<i64, DbError> {
-    let kind = MigrationType::Evacuation;
-    let open = [MigrationStatus::Accepted, MigrationStatus::PreMigrating, MigrationStatus::Done];
     migration::table
         .filter(migration::source_compute.eq(host))
-        .filter(migration::migration_type.eq(kind.to_string()))
-        .filter(migration::status.eq_any(open.map(|status| status.to_string())))
+        .filter(migration::migration_type.eq(MigrationType::Evacuation.to_string()))
+        .filter(migration::active.or(migration::awaits_source))
         .count()
         .get_result(c)
         .await
@@ -366,7 +360,7 @@ pub async fn due_confirmations(
     }
     let due: Vec<Due> = diesel::sql_query(
         "SELECT m.instance_id FROM migration m JOIN instance i ON i.id = m.instance_id \
-         WHERE m.status = 'finished' AND m.updated_at <= now() - interval '1 s' * $1 \
+         WHERE m.active AND m.status = 'finished' AND m.updated_at <= now() - interval '1 s' * $1 \
            AND i.vm_state = 'resized' AND i.task_state IS NULL AND NOT i.delete_requested \
          ORDER BY m.updated_at LIMIT $2",
     )

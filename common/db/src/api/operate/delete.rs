@@ -7,8 +7,9 @@ use whimbrel_model::{HostName, InstanceEvent, InstanceId, MigrationStatus, SagaI
 use whimbrel_saga::Saga;
 use whimbrel_sagas::Delete;
 
-use super::{ACTIVE, Caller, Started, cancel, compare_and_set, start_saga};
+use super::{Caller, Started, cancel, compare_and_set, start_saga};
 use crate::api::ServerRow;
+use crate::saga_log::active;
 use crate::schema::{instance, migration, saga};
 use crate::text::parse_opt;
 use crate::{Connection, Database, DbError};
@@ -36,7 +37,7 @@ pub async fn delete_server(
             // The saga's row first, as everywhere.
             let active: Option<(Uuid, String)> = saga::table
                 .filter(saga::instance_id.eq(server.id))
-                .filter(saga::phase.eq_any(ACTIVE))
+                .filter(active())
                 .select((saga::id, saga::name))
                 .for_update()
                 .first(c)

@@ -20,6 +20,7 @@ mod delete;
 
 use super::{ImageRow, MigrationRow, ServerRow};
 use crate::error::violates;
+use crate::saga_log::active;
 use crate::schema::{instance, migration, outbox, saga};
 use crate::text::text_opt;
 use crate::{Connection, Database, DbError, OutboxMessage};
@@ -34,7 +35,6 @@ pub use delete::delete_server;
 const HINT_LOST_MS: i64 = 2_000;
 /// How long a guest's operating system is given to shut down, in milliseconds. Nova's default.
 const SHUTDOWN_MS: i64 = 60_000;
-const ACTIVE: [&str; 3] = ["new", "running", "unwinding"];
 
 /// Who asks, by which request.
 #[derive(Clone, Debug)]
@@ -195,7 +195,7 @@ async fn begin<S: Saga>(
 }
 
 /// Applies `event` to the row as it was last seen. Of two callers who saw the same row one wins.
-async fn compare_and_set(
+pub(super) async fn compare_and_set(
     c: &mut Connection,
     server: &ServerRow,
     event: InstanceEvent,
@@ -299,7 +299,7 @@ async fn put(
 /// Asks the conductor to call an operation off, as far as that can be done.
 async fn cancel(c: &mut Connection, id: SagaId) -> Result<Started, DbError> {
     diesel::update(saga::table.find(id.0))
-        .filter(saga::phase.eq_any(ACTIVE))
+        .filter(active())
         .set((saga::cancel_requested.eq(true), saga::wake_at.eq(diesel::dsl::now)))
         .execute(c)
         .await
@@ -321,7 +321,7 @@ pub async fn abort_migration(
             let active: Option<Uuid> = saga::table
                 .filter(saga::migration_id.eq(migration.id))
                 .filter(saga::instance_id.eq(migration.instance_id))
-                .filter(saga::phase.eq_any(ACTIVE))
+                .filter(active())
                 .select(saga::id)
                 .for_update()
                 .first(c)
