@@ -12,16 +12,16 @@ fn refusing(call: &str) -> FakeConfig {
 }
 
 /// A disk of 1 GiB takes some four seconds.
-fn slow() -> FakeConfig {
+pub(crate) fn slow() -> FakeConfig {
     FakeConfig { bandwidth_mib_s: 256, ..FakeConfig::default() }
 }
 
-async fn two() -> (Cloud, String, String, String) {
+pub(crate) async fn two() -> (Cloud, String, String, String) {
     with([("a", FakeConfig::default()), ("b", FakeConfig::default())]).await
 }
 
 /// A server, where it is, and the other host.
-async fn with(hosts: [(&str, FakeConfig); 2]) -> (Cloud, String, String, String) {
+pub(crate) async fn with(hosts: [(&str, FakeConfig); 2]) -> (Cloud, String, String, String) {
     let cloud = Cloud::start(&hosts).await;
     let flavor =
         json!({ "flavor": { "name": "big", "id": "2", "ram": 128, "vcpus": 2, "disk": 2 } });
@@ -37,12 +37,12 @@ async fn with(hosts: [(&str, FakeConfig); 2]) -> (Cloud, String, String, String)
 }
 
 impl Cloud {
-    async fn does(&self, id: &str, action: Value, expected: StatusCode) {
+    pub(crate) async fn does(&self, id: &str, action: Value, expected: StatusCode) {
         let (status, body) = self.action(id, action.clone()).await;
         assert_eq!(status, expected, "{action}: {body}");
     }
 
-    async fn resize(&self, id: &str) -> Value {
+    pub(crate) async fn resize(&self, id: &str) -> Value {
         self.does(id, json!({ "resize": { "flavorRef": "2" } }), StatusCode::ACCEPTED).await;
         self.wait_for_status(id, "VERIFY_RESIZE").await
     }
@@ -73,12 +73,12 @@ impl Cloud {
         all["services"][0]["id"].as_str().unwrap().to_owned()
     }
 
-    async fn force_down(&self, host: &str, down: bool) -> (StatusCode, Value) {
+    pub(crate) async fn force_down(&self, host: &str, down: bool) -> (StatusCode, Value) {
         let path = format!("/v2.1/os-services/{}", self.service_id(host).await);
         self.ask(Method::PUT, &path, Some(json!({ "forced_down": down }))).await
     }
 
-    async fn wait_until_down(&self, host: &str) {
+    pub(crate) async fn wait_until_down(&self, host: &str) {
         wait_until(&format!("{host} to be down"), PATIENCE, async || {
             let all = self.get(&format!("/v2.1/os-services?host={host}")).await;
             all["services"][0]["state"] == "down"
@@ -86,7 +86,7 @@ impl Cloud {
         .await;
     }
 
-    async fn wait_until_nothing_is_owed(&self) {
+    pub(crate) async fn wait_until_nothing_is_owed(&self) {
         wait_until("nothing to be owed", PATIENCE, async || {
             self.get("/v1/obligations").await["obligations"] == json!([])
         })

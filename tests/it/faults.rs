@@ -7,7 +7,7 @@ use whimbrel_virt::fake::FakeConfig;
 use crate::cloud::{Cloud, PATIENCE};
 use crate::moves::brisk;
 
-async fn moving(cloud: &Cloud) -> (String, String, String) {
+pub(crate) async fn moving(cloud: &Cloud) -> (String, String, String) {
     let id = cloud.boot().await;
     let source = cloud.server(&id).await["OS-EXT-SRV-ATTR:host"].as_str().unwrap().to_owned();
     let destination = if source == "a" { "b" } else { "a" };

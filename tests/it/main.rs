@@ -6,6 +6,7 @@ mod bad_input;
 mod cloud;
 mod cold_moves;
 mod faults;
+mod lost_hosts;
 mod moves;
 mod schemas;
 mod tidy;

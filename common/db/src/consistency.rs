@@ -65,6 +65,7 @@ const CHECKS: [&str; 12] = [
      FROM instance i LEFT JOIN allocation a ON a.instance_id = i.id \
           AND NOT EXISTS (SELECT FROM migration m WHERE m.id = a.consumer AND m.source_compute = a.host \
                           AND m.status IN ('finished', 'done')) \
+          AND NOT EXISTS (SELECT FROM host_obligation o WHERE o.instance_id = i.id AND o.host = a.host) \
      WHERE i.task_state IS NULL \
        AND NOT EXISTS (SELECT FROM saga s WHERE s.instance_id = i.id AND s.phase = 'stuck') \
      GROUP BY i.id \
@@ -75,7 +76,8 @@ const CHECKS: [&str; 12] = [
     "SELECT 'I6' AS invariant, format('message %s to %s waits since %s', o.id, o.routing_key, o.created_at) AS detail \
      FROM outbox o WHERE o.created_at < now() - interval '60 seconds'",
     "SELECT 'I4' AS invariant, format('port %s of deleted instance %s', p.id, i.id) AS detail \
-     FROM port p JOIN instance i ON i.id = p.instance_id WHERE i.vm_state = 'deleted'",
+     FROM port p JOIN instance i ON i.id = p.instance_id WHERE i.vm_state = 'deleted' \
+       AND NOT EXISTS (SELECT FROM host_obligation o WHERE o.instance_id = i.id)",
 ];
 
 /// All that is wrong now, seen in one snapshot for each check.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use diesel::dsl::sql;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Text, Uuid as SqlUuid};
 use diesel_async::{AsyncConnection, RunQueryDsl};
@@ -16,6 +17,7 @@ use whimbrel_model::{
 use whimbrel_saga::PeerHealth;
 use whimbrel_sagas::Evacuate;
 
+use crate::saga_log::release_kept;
 use crate::schema::{dead_letter, host, host_obligation, instance, migration};
 use crate::text::{parse, parse_opt};
 use crate::{Connection, DbError};
@@ -56,7 +58,11 @@ pub async fn apply_report(
         .or(host::agent_boot_id
             .assume_not_null()
             .eq(report.boot_id)
-            .and(host::report_sequence.lt(report.sequence)));
+            .and(host::report_sequence.lt(report.sequence)))
+        // One whose clock was set back: by the database's clock its predecessor is long silent.
+        .or(host::agent_boot_id.assume_not_null().ne(report.boot_id).and(sql::<Bool>(
+            "reported_at < now() - interval '1 ms' * (3 * report_interval_ms + 1000)",
+        )));
     let stored = diesel::update(host::table.find(report.host.as_str()))
         .filter(newer)
         .set(values.clone())
@@ -238,19 +244,23 @@ pub async fn due_obligations(
 pub async fn meet_obligation(connection: &mut Connection, key: &StepKey) -> Result<bool, DbError> {
     connection
         .transaction(async |connection| {
-            let gone = diesel::delete(host_obligation::table.find((
+            let gone: Option<Uuid> = diesel::delete(host_obligation::table.find((
                 key.saga_id.0,
                 key.round,
                 key.step.as_str(),
                 key.dir.to_string(),
             )))
-            .execute(connection)
+            .returning(host_obligation::instance_id)
+            .get_result(connection)
             .await
+            .optional()
             .map_err(DbError::query("closing work that was put off"))?;
-            if gone == 1 && key.step == Evacuate::CLEAR {
+            let Some(instance_id) = gone else { return Ok(false) };
+            if key.step == Evacuate::CLEAR {
                 close_evacuation(connection, key).await?;
             }
-            Ok(gone == 1)
+            release_kept(connection, &[instance_id]).await?;
+            Ok(true)
         })
         .await
 }

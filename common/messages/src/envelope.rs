@@ -114,6 +114,10 @@ pub struct Command {
     pub deadline: DateTime<Utc>,
     /// When it was written, by the clock of the database.
     pub sent_at: DateTime<Utc>,
+    /// It must be done: a refusal is no decision, and is not remembered, since what stands in the way may pass. So are
+    /// all undos.
+    #[serde(default)]
+    pub must: bool,
     /// The request itself, of the method's type.
     pub body: Value,
 }

@@ -4,22 +4,23 @@ use std::borrow::Cow;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
-use whimbrel_messages::{Dir, Fault, FaultCode, Outcome, Peer};
+use whimbrel_messages::{Dir, Fault, FaultCode, Outcome};
 use whimbrel_model::Change;
 
 use crate::definition::Saga;
 use crate::row::{Asked, Effect, Entry, EntryKind, Input, PeerHealth, Phase, Row, StuckReason};
 use crate::step::{Bug, ChangesFn, Request, Step, StepKind};
 
-/// How often an undo may be refused before the saga is stuck. That it is not answered does not count.
-const UNDO_REFUSALS: i32 = 10;
+/// How often an undo, or a step past the point of no return, may be refused before the saga is stuck: over some
+/// three minutes, so that what stands in the way may pass. That it is not answered does not count.
+const REFUSALS: i32 = 20;
 /// How long an attempt at an undo may take at most before it is asked for again, in milliseconds. Short, since the
 /// next look is also what notices that the host is down and the work can be put off.
 const UNDO_MS: i64 = 10_000;
 /// An attempt answered `expired` is repeated after this time.
 const AFTER_EXPIRED_MS: i64 = 500;
-/// A refused undo is asked again after this time, times the number of tries.
-const AFTER_REFUSED_UNDO_MS: i64 = 1_000;
+/// What was refused and must be done is asked again after this time, times the number of refusals.
+const AFTER_REFUSED_MS: i64 = 1_000;
 /// Repeated attempts are at most this many deadlines apart.
 const MAX_BACKOFF: i64 = 6;
 
@@ -47,29 +48,6 @@ pub(crate) fn advance<S: Saga>(
         run.stuck(reason, &message);
     }
     run.finish()
-}
-
-/// Who the current step waits for.
-pub(crate) fn waits_for<S: Saga>(steps: &[Step<S>], row: &Row) -> Option<Peer> {
-    let state = serde_json::from_value::<S>(row.state.clone()).ok()?;
-    let step = steps.iter().find(|step| step.name == row.step)?;
-    let request = match row.dir {
-        Dir::Do => &step.request,
-        Dir::Undo => &step.undo.as_ref()?.request,
-    };
-    request(&state).ok().map(|request| request.to)
-}
-
-/// Whether calling the saga off can still have an effect.
-pub(crate) fn can_cancel<S: Saga>(steps: &[Step<S>], row: &Row) -> bool {
-    match row.phase {
-        Phase::New => true,
-        Phase::Running => {
-            steps.iter().any(|step| step.name == row.step && step.kind != StepKind::Retriable)
-        }
-        Phase::Unwinding => !row.cancelled,
-        Phase::Completed | Phase::Unwound | Phase::Stuck => false,
-    }
 }
 
 type Moved = Result<(), (StuckReason, Bug)>;
@@ -171,15 +149,12 @@ impl<'a, S: Saga> Run<'a, S> {
         let (at, step) = self.step()?;
         let down = health != PeerHealth::Up;
         let undo = step.undo.as_ref();
-        // A pivot on a host that was forced down never will be done, if its fence may be put off then.
-        let lost = health == PeerHealth::Fenced
-            && step.kind == StepKind::Pivot
-            && undo.is_some_and(|undo| undo.deferral.allows(health));
+        let undo_may_wait = undo.is_some_and(|undo| undo.may_be_put_off(self.state(), health));
+        // What a host was asked that was forced down never will be done, if its undo may be put off then.
+        let lost = health == PeerHealth::Fenced && undo_may_wait;
         match (self.row.dir, step.kind) {
             (Dir::Do, _) if step.deferral.allows(health) => {
-                let asked = self.asked(self.request(step, Dir::Do)?, step);
-                self.deferred.push(asked);
-                self.record(EntryKind::Deferred, None);
+                self.put_off(step)?;
                 self.after(at)
             }
             (Dir::Do, StepKind::Compensatable | StepKind::Pivot)
@@ -194,11 +169,17 @@ impl<'a, S: Saga> Run<'a, S> {
                 self.record(EntryKind::TimedOut, Some(fault.clone()));
                 self.unwind(fault)
             }
-            (Dir::Undo, _) if undo.is_some_and(|undo| undo.deferral.allows(health)) => {
-                let asked = self.asked(self.request(step, Dir::Undo)?, step);
-                self.deferred.push(asked);
+            // As on the way forth: what may be put off counts as done, so there is nothing to turn back from.
+            (Dir::Undo, StepKind::Pivot) if step.deferral.allows(health) => {
+                self.row.phase = Phase::Running;
+                self.row.dir = Dir::Do;
+                self.row.fault = None;
+                self.put_off(step)?;
+                self.after(at)
+            }
+            (Dir::Undo, _) if undo_may_wait => {
+                self.put_off(step)?;
                 self.row.deferred = true;
-                self.record(EntryKind::Deferred, None);
                 self.step_undone(at)
             }
             _ => {
@@ -206,6 +187,17 @@ impl<'a, S: Saga> Run<'a, S> {
                 self.send_current()
             }
         }
+    }
+
+    /// Leaves the current request to the time when its peer is back.
+    fn put_off(&mut self, step: &Step<S>) -> Moved {
+        if let Some(keep) = step.put_off {
+            keep(self.state.as_mut().expect("the state was read before any input is looked at"));
+        }
+        let asked = self.asked(self.request(step, self.row.dir)?, step);
+        self.deferred.push(asked);
+        self.record(EntryKind::Deferred, None);
+        Ok(())
     }
 
     fn answered(&mut self, outcome: Outcome) -> Moved {
@@ -221,7 +213,7 @@ impl<'a, S: Saga> Run<'a, S> {
                 Ok(())
             }
             Outcome::Refused { fault } if step.kind == StepKind::Retriable => {
-                Err((StuckReason::RetriableRefused, Bug(fault.message)))
+                self.refused(StuckReason::RetriableRefused, fault)
             }
             Outcome::Refused { fault } => {
                 self.record(EntryKind::Refused, Some(fault.clone()));
@@ -245,6 +237,11 @@ impl<'a, S: Saga> Run<'a, S> {
                 self.record(EntryKind::FoundDone, None);
                 self.after(at)
             }
+            Outcome::AlreadyDone { body }
+                if step.undo.as_ref().is_some_and(|u| u.finds.is_some()) =>
+            {
+                self.found_pivot(step, body)
+            }
             Outcome::AlreadyDone { .. } => Err((
                 StuckReason::UnexpectedReply,
                 Bug(format!("the undo of {} answered that it was already done", step.name)),
@@ -253,16 +250,35 @@ impl<'a, S: Saga> Run<'a, S> {
                 self.row.wake_at = Some(self.now + TimeDelta::milliseconds(AFTER_EXPIRED_MS));
                 Ok(())
             }
-            Outcome::Refused { fault } if self.row.tries + 1 >= UNDO_REFUSALS => {
-                Err((StuckReason::UndoRefused, Bug(fault.message)))
-            }
-            Outcome::Refused { .. } => {
-                self.row.tries += 1;
-                let pause = AFTER_REFUSED_UNDO_MS * i64::from(self.row.tries);
-                self.row.wake_at = Some(self.now + TimeDelta::milliseconds(pause));
-                Ok(())
-            }
+            Outcome::Refused { fault } => self.refused(StuckReason::UndoRefused, fault),
         }
+    }
+
+    /// The pivot's peer is lost, but another one knows that the pivot was done.
+    fn found_pivot(&mut self, step: &Step<S>, body: Value) -> Moved {
+        let name = step.undo.as_ref().and_then(|undo| undo.finds);
+        let pivot = self.steps.iter().position(|other| Some(other.name) == name);
+        let at = pivot.ok_or_else(|| {
+            unreadable_state(Bug(format!("the undo of {} may find no step", step.name)))
+        })?;
+        self.learn(&self.steps[at], body)?;
+        self.row.phase = Phase::Running;
+        self.row.dir = Dir::Do;
+        self.row.fault = None;
+        self.row.deferred = false;
+        self.record(EntryKind::FoundDone, None);
+        self.after(at)
+    }
+
+    /// What must be done was refused. It is asked again for a while; what stood in the way may pass.
+    fn refused(&mut self, reason: StuckReason, fault: Fault) -> Moved {
+        self.row.tries += 1;
+        if self.row.tries >= REFUSALS {
+            return Err((reason, Bug(fault.message)));
+        }
+        let pause = AFTER_REFUSED_MS * i64::from(self.row.tries);
+        self.row.wake_at = Some(self.now + TimeDelta::milliseconds(pause));
+        Ok(())
     }
 
     fn learn(&mut self, step: &Step<S>, body: Value) -> Moved {
@@ -377,6 +393,7 @@ impl<'a, S: Saga> Run<'a, S> {
             round: self.row.round,
             attempt: self.row.attempt,
             deadline_ms: step.deadline_ms,
+            must: self.row.dir == Dir::Undo || step.kind == StepKind::Retriable,
             body: request.body,
         }
     }
@@ -385,13 +402,14 @@ impl<'a, S: Saga> Run<'a, S> {
         let (_, step) = self.step()?;
         let request = self.request(step, self.row.dir)?;
         let asked = self.asked(request, step);
-        let wait_ms = match self.row.dir {
-            Dir::Do => {
+        let wait_ms = match (self.row.dir, step.kind) {
+            // On the way back, and past the point of no return, `tries` counts refusals.
+            (Dir::Undo, _) => step.deadline_ms.min(UNDO_MS),
+            (Dir::Do, StepKind::Retriable) => step.deadline_ms,
+            (Dir::Do, StepKind::Compensatable | StepKind::Pivot) => {
                 self.row.tries += 1;
                 step.deadline_ms * i64::from(self.row.tries).min(MAX_BACKOFF)
             }
-            // On the way back `tries` counts refusals.
-            Dir::Undo => step.deadline_ms.min(UNDO_MS),
         };
         self.row.wake_at = Some(self.now + TimeDelta::milliseconds(wait_ms));
         if let Some(entry) = &mut self.entry {

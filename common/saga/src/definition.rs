@@ -10,7 +10,7 @@ use whimbrel_messages::{Fault, Peer};
 use whimbrel_model::Change;
 
 use crate::step::{Bug, Step, StepKind};
-use crate::{Effect, Input, Row, advance};
+use crate::{Effect, Input, Row, advance, look};
 
 /// A saga's definition: its typed state and its steps.
 pub trait Saga: Serialize + DeserializeOwned + Send + Sync + Sized + 'static {
@@ -74,11 +74,11 @@ impl<S: Saga> Definition for Erased<S> {
     }
 
     fn waits_for(&self, row: &Row) -> Option<Peer> {
-        advance::waits_for(&self.steps, row)
+        look::waits_for(&self.steps, row)
     }
 
     fn can_cancel(&self, row: &Row) -> bool {
-        advance::can_cancel(&self.steps, row)
+        look::can_cancel(&self.steps, row)
     }
 
     fn shape(&self) -> Vec<StepShape> {

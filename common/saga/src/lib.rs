@@ -16,6 +16,7 @@
 
 mod advance;
 mod definition;
+mod look;
 mod row;
 mod step;
 

@@ -152,6 +152,8 @@ pub struct Asked {
     pub attempt: i32,
     /// How long this attempt may take, in milliseconds.
     pub deadline_ms: i64,
+    /// It is past the point of no return, or an undo: it is asked until it is done.
+    pub must: bool,
     /// The request.
     pub body: Value,
 }

@@ -67,6 +67,20 @@ pub(crate) struct Undo<S> {
     pub(crate) method: &'static str,
     pub(crate) request: RequestFn<S>,
     pub(crate) deferral: Deferral,
+    /// Where this holds, it may be put off only when the peer was forced down.
+    pub(crate) unsafe_when_down: Option<fn(&S) -> bool>,
+    /// The pivot that this undo may find done, when the pivot's own peer is lost.
+    pub(crate) finds: Option<&'static str>,
+}
+
+impl<S> Undo<S> {
+    pub(crate) fn may_be_put_off(&self, state: &S, health: PeerHealth) -> bool {
+        let deferral = match self.unsafe_when_down {
+            Some(holds) if holds(state) => Deferral::WhenFenced,
+            _ => self.deferral,
+        };
+        deferral.allows(health)
+    }
 }
 
 /// One step of a saga over the state `S`.
@@ -81,6 +95,7 @@ pub struct Step<S> {
     pub(crate) entering: Option<ChangesFn<S>>,
     pub(crate) done: Option<ChangesFn<S>>,
     pub(crate) retry: Option<RetryFn<S>>,
+    pub(crate) put_off: Option<fn(&mut S)>,
     pub(crate) when: Option<fn(&S) -> bool>,
     pub(crate) deferral: Deferral,
     pub(crate) deadline_ms: i64,
@@ -122,6 +137,7 @@ pub fn ask<S: 'static, R: Rpc>(
             entering: None,
             done: None,
             retry: None,
+            put_off: None,
             when: None,
             deferral: Deferral::Never,
             deadline_ms: 10_000,
@@ -173,7 +189,34 @@ impl<S: 'static, R: Rpc> Typed<S, R> {
 
     fn undo_by<U: Rpc>(mut self, undo: fn(&S) -> Result<U, Bug>, deferral: Deferral) -> Self {
         let request = erase(self.to, undo);
-        self.step.undo = Some(Undo { method: U::METHOD, request, deferral });
+        let method = U::METHOD;
+        self.step.undo =
+            Some(Undo { method, request, deferral, unsafe_when_down: None, finds: None });
+        self
+    }
+
+    /// Where this holds, the undo may be put off only when the peer was forced down, whatever was said of it.
+    ///
+    /// # Panics
+    /// When the step has no undo yet.
+    pub fn undo_unsafe_when_down(mut self, holds: fn(&S) -> bool) -> Self {
+        self.step.undo.as_mut().expect("an undo was given").unsafe_when_down = Some(holds);
+        self
+    }
+
+    /// The undo may answer that the pivot of this name is done. It is asked so when the peer of the pivot is lost
+    /// and can't say itself; the saga then goes on from the pivot.
+    ///
+    /// # Panics
+    /// When the step has no undo yet.
+    pub fn undo_may_find(mut self, pivot: &'static str) -> Self {
+        self.step.undo.as_mut().expect("an undo was given").finds = Some(pivot);
+        self
+    }
+
+    /// What to keep in mind when its request, or its undo's, is put off; the request that is put off knows it, too.
+    pub fn when_put_off(mut self, keep: fn(&mut S)) -> Self {
+        self.step.put_off = Some(keep);
         self
     }
 

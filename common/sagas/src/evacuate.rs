@@ -127,6 +127,8 @@ impl Evacuate {
                 migration_id: s.migration_id,
                 owner_epoch: s.epoch(),
                 timeout_ms: 0,
+                keep_guest: false,
+                keep_disks: false,
             })
         })
         .done(|s| Ok(vec![Change::Own { host: s.host()?.clone(), epoch: s.epoch() }]))
@@ -143,6 +145,7 @@ impl Evacuate {
                     migration_id: s.migration_id,
                     destroy_disks: !s.own_disk,
                     owner_epoch: s.epoch(),
+                    lost: true,
                 })
             },
         )

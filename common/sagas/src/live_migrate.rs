@@ -15,6 +15,8 @@ use whimbrel_saga::{Bug, Saga, Step, ask};
 
 use crate::{compute, gave_up, known, scheduler};
 
+/// The step in which the guest changes hosts.
+const MOVE: &str = "move-guest";
 /// Destinations that are tried before a move is given up.
 const MAX_HOSTS: usize = 3;
 /// How long a check or a preparation may take, in milliseconds.
@@ -61,6 +63,12 @@ pub struct LiveMigrate {
     /// What the destination says of the guest at the end.
     #[serde(default)]
     pub power: PowerState,
+    /// The source was forced down in the middle of the move: only the destination can say whether the guest has moved.
+    #[serde(default)]
+    pub source_lost: bool,
+    /// The destination, too: nobody can say, and wherever it comes back it is not to run.
+    #[serde(default)]
+    pub destination_lost: bool,
 }
 
 impl LiveMigrate {
@@ -187,22 +195,26 @@ impl LiveMigrate {
         .deadline(2 * PREPARE_MS)
         .learn(|s, reply| s.listen = Some(reply))
         // The guest's safety does not depend on it: it is reached only when the move never began or
-        // the source's fence says that it never will happen.
+        // the source's fence says that it never will happen. Unless the source is lost: then the guest may be here.
         .undo_deferrable(|s| {
             Ok(RollbackLiveMigrationAtDestination {
                 instance_id: s.instance.id,
                 migration_id: s.migration_id,
                 destroy_disks: s.copies_disks(),
                 owner_epoch: s.epoch(),
+                source_lost: s.source_lost && !s.destination_lost,
             })
         })
+        .undo_unsafe_when_down(|s| s.source_lost)
+        .undo_may_find(MOVE)
+        .when_put_off(|s| s.destination_lost = true)
         .end()
     }
 
     /// The guest changes hosts. Its undo asks the source to abort, and the source answers either "it never
     /// will" or "it already has".
     fn move_guest() -> Step<Self> {
-        ask("move-guest", Self::at_source, |s| {
+        ask(MOVE, Self::at_source, |s| {
             Ok(LiveMigration {
                 instance: s.instance.clone(),
                 migration_id: s.migration_id,
@@ -215,9 +227,10 @@ impl LiveMigrate {
         .pivot()
         .deadline(JOB_MS)
         .learn(|s, reply| s.stats = reply.stats)
-        .undo(|s| {
+        .undo_deferrable_when_fenced(|s| {
             Ok(LiveMigrationAbort { instance_id: s.instance.id, migration_id: s.migration_id })
         })
+        .when_put_off(|s| s.source_lost = true)
         .entering(|_| Ok(vec![Change::Migration(MigrationEvent::Start)]))
         .done(|s| Ok(vec![Change::Own { host: s.host()?.clone(), epoch: s.epoch() }, s.outcome()]))
         .end()
@@ -233,6 +246,7 @@ impl LiveMigrate {
                 })
             })
             .retriable()
+            .deferrable_when_fenced()
             .learn(|s, reply| s.power = reply.power_state)
             .end(),
             ask("clean-up-source", Self::at_source, |s| {
@@ -241,6 +255,7 @@ impl LiveMigrate {
                     migration_id: s.migration_id,
                     destroy_disks: s.copies_disks(),
                     owner_epoch: s.epoch(),
+                    lost: false,
                 })
             })
             .retriable()

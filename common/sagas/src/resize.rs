@@ -66,6 +66,10 @@ pub struct Resize {
     /// What the destination says of the guest at the end.
     #[serde(default)]
     pub power: PowerState,
+    /// The source was forced down in the middle of it: when it is back it has the guest, but may not start it, as it
+    /// may have been made again elsewhere.
+    #[serde(default)]
+    pub source_lost: bool,
 }
 
 impl Resize {
@@ -151,6 +155,9 @@ impl Resize {
                 migration_id: s.migration_id,
                 owner_epoch: s.epoch(),
                 timeout_ms: 0,
+                // By then the undo of the next step has taken it back.
+                keep_guest: s.host()? == &s.source,
+                keep_disks: false,
             })
         })
         .end()
@@ -177,14 +184,15 @@ impl Resize {
             ])
         })
         .learn(|s, reply| s.carried = Some(reply))
-        .undo(|s| {
+        .undo_deferrable_when_fenced(|s| {
             Ok(FinishRevertResize {
                 instance: s.instance.clone(),
                 migration_id: s.migration_id,
                 owner_epoch: s.epoch(),
-                start: s.start,
+                start: s.start && !s.source_lost,
             })
         })
+        .when_put_off(|s| s.source_lost = true)
         .end()
     }
 

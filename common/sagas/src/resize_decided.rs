@@ -88,6 +88,10 @@ pub struct Revert {
     /// What the source says of the guest at the end.
     #[serde(default)]
     pub power: PowerState,
+    /// The source was forced down in the middle of it: when it is back it may not start the guest, as it may have
+    /// been made again elsewhere.
+    #[serde(default)]
+    pub source_lost: bool,
 }
 
 impl Revert {
@@ -112,6 +116,9 @@ impl Saga for Revert {
                         migration_id: s.migration_id,
                         owner_epoch: s.owner_epoch,
                         timeout_ms: s.timeout_ms,
+                        keep_guest: false,
+                        // Until the source has taken the guest back, they are a whole copy of it.
+                        keep_disks: true,
                     })
                 },
             )
@@ -135,13 +142,32 @@ impl Saga for Revert {
                         instance: s.instance.clone(),
                         migration_id: s.migration_id,
                         owner_epoch: s.epoch(),
-                        start: s.start,
+                        start: s.start && !s.source_lost,
                     })
                 },
             )
             .retriable()
             .deadline(30_000)
+            .deferrable_when_fenced()
+            .when_put_off(|s| s.source_lost = true)
             .learn(|s, PowerReply { power_state }| s.power = power_state)
+            .end(),
+            ask(
+                "clean-up-destination",
+                |s: &Self| compute(&s.destination),
+                |s| {
+                    Ok(RevertResize {
+                        instance_id: s.instance.id,
+                        migration_id: s.migration_id,
+                        owner_epoch: s.owner_epoch,
+                        timeout_ms: 0,
+                        keep_guest: s.destination == s.source,
+                        keep_disks: false,
+                    })
+                },
+            )
+            .retriable()
+            .deferrable()
             .end(),
         ]
     }

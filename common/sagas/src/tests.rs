@@ -3,6 +3,7 @@
 
 mod faults;
 mod golden;
+mod lost;
 mod mutants;
 mod rows;
 mod seeds;

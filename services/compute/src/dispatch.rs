@@ -187,12 +187,25 @@ impl<D: ComputeDriver> Agent<D> {
             tracing::warn!(saga.id = %command.key.saga_id, request_id = %command.request_id,
                 method = command.method, %fault, "refused");
         }
-        if let Err(error) = self.journal.answer(&command.key, &outcome).await {
+        if let Err(error) = self.remember(&command, &outcome).await {
             return give_back(delivery, &error).await;
         }
         drop(running);
         self.changed.notify_one();
         self.replies.send(&command, outcome, Some(delivery));
+    }
+
+    /// Notes an answer, unless it refuses what must be done: what stands in the way may pass, and whoever asks again
+    /// gets another try.
+    pub(crate) async fn remember(
+        &self,
+        command: &Command,
+        outcome: &Outcome,
+    ) -> std::io::Result<()> {
+        match outcome {
+            Outcome::Refused { .. } if command.must || command.key.dir == Dir::Undo => Ok(()),
+            _ => self.journal.answer(&command.key, outcome).await,
+        }
     }
 
     /// Marks a piece of work as under way; none if it already is.
@@ -209,7 +222,7 @@ impl<D: ComputeDriver> Agent<D> {
     }
 
     /// Asks a piece of work to end early, if it is under way and can.
-    fn stop(&self, key: &StepKey) {
+    pub(crate) fn stop(&self, key: &StepKey) {
         let all = self.running.lock().expect("nobody panics while holding it");
         if let Some(work) = all.get(key) {
             work.stop.send_replace(true);

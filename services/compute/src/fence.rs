@@ -40,7 +40,7 @@ impl<D: ComputeDriver> Agent<D> {
             _ if command.method == FenceResize::METHOD => self.remove_half_made(&command).await,
             _ => Outcome::Ok { body: json!({}) },
         };
-        if let Err(error) = self.journal.answer(&command.key, &outcome).await {
+        if let Err(error) = self.remember(&command, &outcome).await {
             match delivery {
                 Some(delivery) => give_back(delivery, &error).await,
                 None => {
@@ -62,6 +62,8 @@ impl<D: ComputeDriver> Agent<D> {
                 migration_id: request.migration_id,
                 owner_epoch: request.owner_epoch,
                 timeout_ms: 0,
+                keep_guest: false,
+                keep_disks: false,
             },
             Err(error) => {
                 let message = format!("{} can't be read: {error}", command.method);

@@ -6,13 +6,13 @@ use whimbrel_messages::compute::{
     BuildAndRunInstance, CheckCanLiveMigrateDestination, CheckCanLiveMigrateSource,
     CleanUpLiveMigrationCheck, ConfirmResize, Done, Fence, FenceResize, FinishResize,
     FinishRevertResize, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
-    PostLiveMigration, PostLiveMigrationAtDestination, PowerReply, PreLiveMigration, PrepResize,
-    RebootInstance, RebuildInstance, ResizeInstance, RevertResize,
+    LiveMigrationReply, PostLiveMigration, PostLiveMigrationAtDestination, PowerReply,
+    PreLiveMigration, PrepResize, RebootInstance, RebuildInstance, ResizeInstance, RevertResize,
     RollbackLiveMigrationAtDestination, StartInstance, StopInstance, TerminateInstance,
 };
 use whimbrel_messages::{Command, Fault, FaultCode, Outcome, Rpc};
 use whimbrel_model::InstanceId;
-use whimbrel_virt::{ComputeDriver, DriverError};
+use whimbrel_virt::{Arrival, ComputeDriver, DriverError};
 
 /// The hypervisor did not say; nothing is known.
 pub(crate) struct Unanswered(pub(crate) String);
@@ -88,12 +88,18 @@ pub(crate) async fn carry_out<D: ComputeDriver>(
             let message = format!("{} can't be read: {error}", command.method);
             Ok(Outcome::Refused { fault: Fault::new(FaultCode::Malformed, message) })
         }
+        Err(Failed::AlreadyDone(reply)) => {
+            let body = serde_json::to_value(reply).expect("a reply is plain data");
+            Ok(Outcome::AlreadyDone { body })
+        }
         Err(Failed::Driver(DriverError::Unavailable(why))) => Err(Unanswered(why)),
         Err(Failed::Driver(error)) => Ok(Outcome::Refused { fault: fault_of(&error) }),
     }
 }
 
 enum Failed {
+    /// What is to be undone is done, and stays.
+    AlreadyDone(LiveMigrationReply),
     Malformed(serde_json::Error),
     Driver(DriverError),
 }
@@ -193,16 +199,10 @@ async fn call_for_migration<D: ComputeDriver>(
             Ok(serde_json::to_value(reply)?)
         }
         RollbackLiveMigrationAtDestination::METHOD => {
-            let r: RollbackLiveMigrationAtDestination = read(command)?;
-            driver
-                .rollback_live_migration_at_destination(
-                    r.instance_id,
-                    r.migration_id,
-                    r.destroy_disks,
-                    r.owner_epoch,
-                )
-                .await?;
-            done()
+            match driver.rollback_live_migration_at_destination(&read(command)?).await? {
+                Arrival::Removed => done(),
+                Arrival::Whole => Err(Failed::AlreadyDone(LiveMigrationReply { stats: None })),
+            }
         }
         PostLiveMigrationAtDestination::METHOD => {
             let r: PostLiveMigrationAtDestination = read(command)?;
@@ -210,8 +210,7 @@ async fn call_for_migration<D: ComputeDriver>(
             power(driver, r.instance.id).await
         }
         PostLiveMigration::METHOD => {
-            let r: PostLiveMigration = read(command)?;
-            driver.post_live_migration(r.instance_id, r.destroy_disks, r.owner_epoch).await?;
+            driver.post_live_migration(&read(command)?).await?;
             done()
         }
         _ => call_for_cold_move(driver, command).await,

@@ -45,6 +45,10 @@ impl<D: ComputeDriver> Agent<D> {
                 "following a migration that was under way");
             // At once, so that a fence that arrives next finds it under way.
             let Some(running) = self.begin(&command.key) else { continue };
+            if self.journal.is_buried(&command.key) {
+                // Its undo has come; what of it is left must not begin anew.
+                self.stop(&command.key);
+            }
             let this = Arc::clone(self);
             drop(tokio::spawn(async move {
                 let turn = this.turn(command.key.saga_id);

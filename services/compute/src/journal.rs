@@ -154,6 +154,11 @@ impl Journal {
         self.append(Line::Buried { key, at: Utc::now() }).await
     }
 
+    /// Whether the undo of a step has come.
+    pub(crate) fn is_buried(&self, step: &StepKey) -> bool {
+        self.index().buried.contains_key(step)
+    }
+
     /// Jobs that were begun and not answered.
     pub(crate) fn unfinished(&self) -> Vec<Command> {
         self.index().accepted.values().map(|(command, _)| command.clone()).collect()

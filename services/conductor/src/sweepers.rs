@@ -86,8 +86,10 @@ async fn outbox(engine: &Engine) {
 /// Confirms resizes and cold migrations that nobody has decided on. Two conductors that see the same one are
 /// two callers of the API: the instance's row lets one of them through.
 async fn confirmations(engine: &Engine, window_s: i32) {
-    let due =
-        engine.with_connection(async |c| api::due_confirmations(c, window_s, LIMIT).await).await;
+    let down_after_ms = engine.down_after_ms;
+    let due = engine
+        .with_connection(async |c| api::due_confirmations(c, window_s, down_after_ms, LIMIT).await)
+        .await;
     for id in due.unwrap_or_default() {
         let Some(server) = engine.with_connection(async |c| api::server_get(c, id).await).await
         else {

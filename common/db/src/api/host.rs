@@ -10,6 +10,7 @@ use whimbrel_model::ServiceStatus;
 
 use super::migration::ended;
 use super::operate::evacuated_from;
+use crate::saga_log::release_kept;
 use crate::schema::{allocation, host, host_obligation, instance, migration, service};
 use crate::text::parse;
 use crate::{Connection, Database, DbError};
@@ -172,7 +173,18 @@ pub async fn host_update(
                 return Err(DbError::InUse { kind: "Compute host", id: name.to_owned(), by });
             }
         }
-        change(c, name, update).await
+        change(c, name, update).await?;
+        if update.forced_down == Some(true) {
+            // Nothing runs there any more, so what was kept for guests that might have is free.
+            let owed: Vec<Uuid> = host_obligation::table
+                .filter(host_obligation::host.eq(name))
+                .select(host_obligation::instance_id)
+                .load(c)
+                .await
+                .map_err(DbError::query("reading what a host owes"))?;
+            release_kept(c, &owed).await?;
+        }
+        Ok(())
     })
     .await
 }

@@ -355,6 +355,7 @@ fn command(saga: &Loaded, asked: Asked, now: DateTime<Utc>) -> Command {
         request_id: saga.request_id.clone(),
         deadline: now + TimeDelta::milliseconds(asked.deadline_ms),
         sent_at: now,
+        must: asked.must,
         body: asked.body,
     }
 }

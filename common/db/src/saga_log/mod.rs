@@ -21,3 +21,4 @@ pub use batch::{Batch, Ended, Work, advance_batch};
 pub(crate) use load::active;
 pub use load::{count_active, due_sagas};
 pub use repair::{note_failure, set_stuck};
+pub(crate) use write::claims::release_kept;

@@ -3,9 +3,9 @@
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
 use whimbrel_messages::{Fault, FaultCode};
-use whimbrel_model::SagaId;
+use whimbrel_model::{SagaId, VmState};
 
-use crate::schema::saga;
+use crate::schema::{instance, saga};
 use crate::{Connection, DbError};
 
 /// Notes that a saga's transaction failed, puts its next try off, and says how often it failed by now.
@@ -30,7 +30,8 @@ pub async fn note_failure(connection: &mut Connection, id: SagaId) -> Result<i32
         .map(Option::unwrap_or_default)
 }
 
-/// Ends a saga as stuck in a transaction that touches nothing but its own row: the last resort.
+/// Ends a saga as stuck in a statement that touches nothing but its own row: the last resort. Then, in another one, its
+/// instance is no longer busy, so that it can at least be deleted.
 ///
 /// # Errors
 /// When the query fails.
@@ -52,5 +53,18 @@ pub async fn set_stuck(
         .execute(connection)
         .await
         .map_err(DbError::query("ending a saga as stuck"))?;
+    let its_instance = saga::table.find(id.0).select(saga::instance_id).single_value();
+    diesel::update(instance::table)
+        .filter(instance::id.nullable().eq(its_instance))
+        .filter(instance::task_state.is_not_null())
+        .set((
+            instance::vm_state.eq(VmState::Error.to_string()),
+            instance::task_state.eq(None::<String>),
+            instance::generation.eq(instance::generation + 1),
+            instance::updated_at.eq(diesel::dsl::now),
+        ))
+        .execute(connection)
+        .await
+        .map_err(DbError::query("letting go of a stuck saga's instance"))?;
     Ok(())
 }

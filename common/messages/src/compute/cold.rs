@@ -141,6 +141,12 @@ pub struct RevertResize {
     pub owner_epoch: i64,
     /// How long its operating system is given to shut down, in milliseconds; 0 is power off.
     pub timeout_ms: i64,
+    /// The guest itself stays as it is: this host is its source as well, and has taken it back already.
+    #[serde(default)]
+    pub keep_guest: bool,
+    /// Disks stay for now; they are removed when the guest is safe elsewhere.
+    #[serde(default)]
+    pub keep_disks: bool,
 }
 rpc!(RevertResize, "revert_resize", Done);
 

@@ -281,6 +281,10 @@ pub struct RollbackLiveMigrationAtDestination {
     pub destroy_disks: bool,
     /// The token that it would have run under here.
     pub owner_epoch: i64,
+    /// The source is lost and can't say whether the guest has moved. If it is here, whole, it stays, and the answer
+    /// is that the move is already done, with a [`LiveMigrationReply`].
+    #[serde(default)]
+    pub source_lost: bool,
 }
 rpc!(RollbackLiveMigrationAtDestination, "rollback_live_migration_at_destination", Done);
 
@@ -353,5 +357,8 @@ pub struct PostLiveMigration {
     pub destroy_disks: bool,
     /// The token that it runs under at the destination.
     pub owner_epoch: i64,
+    /// This host was lost and the guest made again elsewhere: a copy that runs here is stale and is ended.
+    #[serde(default)]
+    pub lost: bool,
 }
 rpc!(PostLiveMigration, "post_live_migration", Done);

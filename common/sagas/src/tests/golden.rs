@@ -59,6 +59,7 @@ fn definitions_are_frozen() {
         revert-resize 1
             revert-resize: Pivot revert_resize, undone by fence
             finish-revert-resize: Retriable finish_revert_resize
+            clean-up-destination: Retriable revert_resize
         start 1
             start: Pivot start_instance, undone by fence
         stop 1

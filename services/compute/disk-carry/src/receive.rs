@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use uuid::Uuid;
 
@@ -18,6 +19,9 @@ pub type Place = dyn Fn(Uuid, &str, u64) -> Result<PathBuf, String> + Send + Syn
 
 /// Most senders at once; more have to wait in the kernel's queue.
 const SENDERS: usize = 16;
+
+/// After a call that could not be taken.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes files for as long as the process lives.
 #[derive(Debug)]
@@ -36,9 +40,13 @@ impl Receiver {
         for number in 0..SENDERS {
             let (listener, place) = (listener.try_clone()?, Arc::clone(place));
             std::thread::Builder::new().name(format!("disks-{number}")).spawn(move || {
-                while let Ok((stream, _)) = listener.accept() {
-                    // Whoever sent it knows by its answer, or the lack of one.
-                    let _ = serve(stream, &*place);
+                loop {
+                    match listener.accept() {
+                        // Whoever sent it knows by its answer, or the lack of one.
+                        Ok((stream, _)) => drop(serve(stream, &*place)),
+                        // A caller who hung up, or no file descriptor left for the moment.
+                        Err(_) => std::thread::sleep(PAUSE),
+                    }
                 }
             })?;
         }

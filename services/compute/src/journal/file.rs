@@ -101,13 +101,19 @@ fn run(path: &Path, file: &mut File, inbox: &mpsc::Receiver<Order>) {
     }
 }
 
+/// All of it, durable, or nothing: half a line, on a disk that was full for a moment, would make everything after it
+/// unreadable.
 fn write(file: &mut File, text: &mut Vec<u8>) -> std::io::Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    file.write_all(text)?;
+    let before = file.metadata()?.len();
+    let written = file.write_all(text).and_then(|()| file.sync_data());
     text.clear();
-    file.sync_data()
+    if written.is_err() {
+        file.set_len(before)?;
+    }
+    written
 }
 
 fn tell(waiting: &mut Vec<Told>, result: std::io::Result<()>) {

@@ -39,6 +39,7 @@ fn command(step: &str) -> Command {
         request_id: RequestId("req-1".to_owned()),
         deadline: Utc::now(),
         sent_at: Utc::now(),
+        must: false,
         body: json!({}),
     }
 }

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, Semaphore, watch};
 use whimbrel_messages::compute::{
     BlockMigration, DestinationCheck, FinishResize, FinishRevertResize, InstanceSpec, MigrateData,
-    PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind, RebuildInstance, RebuildReply,
-    ResizeInstance, ResizeInstanceReply, RevertResize,
+    PostLiveMigration, PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind,
+    RebuildInstance, RebuildReply, ResizeInstance, ResizeInstanceReply, RevertResize,
+    RollbackLiveMigrationAtDestination,
 };
 use whimbrel_messages::report::{CpuInfo, Guest, Inventory};
 use whimbrel_model::{InstanceId, MigrationId, PowerState};
-use whimbrel_virt::{ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob};
+use whimbrel_virt::{
+    Arrival, ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob,
+};
 
 use crate::cold::DiskReceiver;
 use crate::config::{HostContext, LibvirtConfig};
@@ -148,12 +151,9 @@ impl ComputeDriver for LibvirtDriver {
 
     async fn rollback_live_migration_at_destination(
         &self,
-        instance_id: InstanceId,
-        migration_id: MigrationId,
-        destroy_disks: bool,
-        owner_epoch: i64,
-    ) -> Result<(), DriverError> {
-        self.roll_back(instance_id, migration_id, destroy_disks, owner_epoch).await
+        request: &RollbackLiveMigrationAtDestination,
+    ) -> Result<Arrival, DriverError> {
+        self.roll_back(request).await
     }
 
     async fn live_migration(
@@ -184,13 +184,8 @@ impl ComputeDriver for LibvirtDriver {
         self.take_over(instance, owner_epoch).await
     }
 
-    async fn post_live_migration(
-        &self,
-        instance_id: InstanceId,
-        destroy_disks: bool,
-        owner_epoch: i64,
-    ) -> Result<(), DriverError> {
-        self.clear_source(instance_id, destroy_disks, owner_epoch).await
+    async fn post_live_migration(&self, request: &PostLiveMigration) -> Result<(), DriverError> {
+        self.clear_source(request).await
     }
 
     async fn prep_resize(&self, request: &PrepResize) -> Result<PrepResizeReply, DriverError> {

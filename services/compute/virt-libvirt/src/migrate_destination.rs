@@ -5,9 +5,12 @@ use std::net::IpAddr;
 use virt::connect::Connect;
 use virt::domain::Domain;
 use virt_sys as sys;
-use whimbrel_messages::compute::{DiskSpec, InstanceSpec, MigrateData, PreLiveMigrationReply};
+use whimbrel_messages::compute::{
+    DiskSpec, InstanceSpec, MigrateData, PostLiveMigration, PreLiveMigrationReply,
+    RollbackLiveMigrationAtDestination,
+};
 use whimbrel_model::{InstanceId, MigrationId};
-use whimbrel_virt::DriverError;
+use whimbrel_virt::{Arrival, DriverError};
 
 use crate::disks;
 use crate::domains::{self, DomainState, PausedFor};
@@ -151,12 +154,17 @@ impl LibvirtDriver {
     /// `rollback_live_migration_at_destination`.
     pub(crate) async fn roll_back(
         &self,
-        id: InstanceId,
-        migration_id: MigrationId,
-        destroy_disks: bool,
-        owner_epoch: i64,
-    ) -> Result<(), DriverError> {
+        request: &RollbackLiveMigrationAtDestination,
+    ) -> Result<Arrival, DriverError> {
+        let (id, migration_id, owner_epoch) =
+            (request.instance_id, request.migration_id, request.owner_epoch);
         self.epochs.admit(id, owner_epoch, Right::Touch).await?;
+        if request.source_lost {
+            let arrived = move |connect: &Connect| has_arrived(connect, id, owner_epoch);
+            if self.hypervisor.call("look whether the guest has arrived", arrived).await? {
+                return Ok(Arrival::Whole);
+            }
+        }
         let owned = self.epochs.get(id).await?.owned;
         if owned >= owner_epoch {
             return Err(DriverError::Refused(format!(
@@ -167,7 +175,8 @@ impl LibvirtDriver {
         let note = self.incoming.get(id).await?;
         if note.is_some_and(|note| note.migration_id != migration_id) {
             // Another move to this host has begun since, so of this one nothing is left but its probes.
-            return self.remove_probes(migration_id).await;
+            self.remove_probes(migration_id).await?;
+            return Ok(Arrival::Removed);
         }
         self.hypervisor
             .call("remove what came of the guest", move |connect| {
@@ -175,11 +184,12 @@ impl LibvirtDriver {
             })
             .await?;
         // Only what this host made is removed: through shared storage the directory is the guest's own.
-        if destroy_disks && note.is_some_and(|note| note.copies) {
+        if request.destroy_disks && note.is_some_and(|note| note.copies) {
             disks::remove_instance_directory(&self.paths, id).await?;
         }
         self.incoming.remove(id).await?;
-        self.remove_probes(migration_id).await
+        self.remove_probes(migration_id).await?;
+        Ok(Arrival::Removed)
     }
 
     /// `post_live_migration_at_destination`.
@@ -199,10 +209,15 @@ impl LibvirtDriver {
     /// `post_live_migration`.
     pub(crate) async fn clear_source(
         &self,
-        id: InstanceId,
-        destroy_disks: bool,
-        owner_epoch: i64,
+        request: &PostLiveMigration,
     ) -> Result<(), DriverError> {
+        let PostLiveMigration {
+            instance_id: id,
+            owner_epoch,
+            destroy_disks,
+            lost,
+            migration_id: _,
+        } = *request;
         self.epochs.admit(id, owner_epoch, Right::Touch).await?;
         let owned = self.epochs.get(id).await?.owned;
         if owned >= owner_epoch {
@@ -212,12 +227,18 @@ impl LibvirtDriver {
         }
         self.hypervisor
             .call("remove the guest that has left", move |connect| {
-                check_has_left(connect, id)?;
+                if !lost {
+                    check_has_left(connect, id)?;
+                }
                 domains::remove(connect, id)
             })
             .await?;
         if destroy_disks {
             disks::remove_instance_directory(&self.paths, id).await?;
+        }
+        if destroy_disks && lost {
+            // Of a move that the loss of this host cut short.
+            self.remove_besides(id).await?;
         }
         Ok(())
     }
@@ -233,6 +254,25 @@ fn remove_arrival(connect: &Connect, id: InstanceId, owner_epoch: i64) -> Result
             Ok(())
         }
     }
+}
+
+/// Whether the guest came here by the move under `owner_epoch`, and all of it: libvirt stores its definition only
+/// then. One whose memory was still on its way is not whole, and never will be.
+fn has_arrived(connect: &Connect, id: InstanceId, owner_epoch: i64) -> Result<bool, DriverError> {
+    let Some(domain) = domains::find(connect, id)? else { return Ok(false) };
+    let halted_on_the_way = matches!(
+        domains::state(&domain)?,
+        None | Some(DomainState::Paused(
+            PausedFor::Migration
+                | PausedFor::PostCopy
+                | PausedFor::PostCopyFailed
+                | PausedFor::Start
+        ))
+    );
+    Ok(domains::owner_epoch(&domain)? == Some(owner_epoch)
+        && !halted_on_the_way
+        && domain.is_persistent().doing("ask whether the guest is stored")?
+        && !domains::has_job(&domain)?)
 }
 
 /// Refuses if the guest is in memory here, but for a rest that libvirt halted at the end of the move: its

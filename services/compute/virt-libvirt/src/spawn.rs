@@ -46,12 +46,17 @@ impl LibvirtDriver {
             .call("remove the guest", move |connect| domains::remove(connect, id))
             .await?;
         disks::remove_instance_directory(&self.paths, id).await?;
+        self.remove_besides(id).await?;
+        self.incoming.remove(id).await
+    }
+
+    /// Removes what moves have left of the guest beside its own directory.
+    pub(crate) async fn remove_besides(&self, id: InstanceId) -> Result<(), DriverError> {
         let paths = self.paths.clone();
         files::blocking("remove what moves have left of the guest", move || {
             paths.besides(id)?.iter().try_for_each(|path| files::remove_directory(path))
         })
-        .await?;
-        self.incoming.remove(id).await
+        .await
     }
 
     pub(crate) fn definition(&self, instance: &InstanceSpec, owner_epoch: i64) -> String {

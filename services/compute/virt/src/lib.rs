@@ -10,8 +10,9 @@ use std::future::Future;
 use tokio::sync::watch;
 use whimbrel_messages::compute::{
     BlockMigration, DestinationCheck, FinishResize, FinishRevertResize, InstanceSpec, MigrateData,
-    PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind, RebuildInstance, RebuildReply,
-    ResizeInstance, ResizeInstanceReply, RevertResize,
+    PostLiveMigration, PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind,
+    RebuildInstance, RebuildReply, ResizeInstance, ResizeInstanceReply, RevertResize,
+    RollbackLiveMigrationAtDestination,
 };
 use whimbrel_messages::report::{Guest, Inventory, JobStats};
 use whimbrel_model::{HostName, InstanceId, MigrationId, PowerState};
@@ -89,6 +90,15 @@ pub enum JobOutcome {
     Failed(String),
     /// As [`JobOutcome::Failed`], because it was called off.
     Aborted,
+}
+
+/// What a destination has found of a guest whose move was taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// Nothing is left of it here.
+    Removed,
+    /// It had arrived, whole, and stays.
+    Whole,
 }
 
 /// A hypervisor on one host.
@@ -177,14 +187,11 @@ pub trait ComputeDriver: Send + Sync + 'static {
     ) -> impl Future<Output = Result<PreLiveMigrationReply, DriverError>> + Send;
 
     /// At the destination: removes what came of the guest, running or not, unless it is owned here under
-    /// a higher token.
+    /// a higher token, or the source is lost and the guest is here, whole.
     fn rollback_live_migration_at_destination(
         &self,
-        instance_id: InstanceId,
-        migration_id: MigrationId,
-        destroy_disks: bool,
-        owner_epoch: i64,
-    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+        request: &RollbackLiveMigrationAtDestination,
+    ) -> impl Future<Output = Result<Arrival, DriverError>> + Send;
 
     /// At the source: starts the job if it does not run yet, else follows it, and returns when it is over.
     ///
@@ -217,12 +224,11 @@ pub trait ComputeDriver: Send + Sync + 'static {
         owner_epoch: i64,
     ) -> impl Future<Output = Result<(), DriverError>> + Send;
 
-    /// At the source, after the move: removes what is left of the guest; its disks only with `destroy_disks`.
+    /// At the source, after the move: removes what is left of the guest; its disks only where the request says so.
+    /// One that is in memory is ended only if this host was lost.
     fn post_live_migration(
         &self,
-        instance_id: InstanceId,
-        destroy_disks: bool,
-        owner_epoch: i64,
+        request: &PostLiveMigration,
     ) -> impl Future<Output = Result<(), DriverError>> + Send;
 
     /// At the destination of a resize or cold migration: checks that it can take the guest, fetches its

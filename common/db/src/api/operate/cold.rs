@@ -84,6 +84,7 @@ pub async fn resize_server(
         prepared: None,
         carried: None,
         power: server.power_state,
+        source_lost: false,
     };
     let new = NewMigration {
         kind,
@@ -237,6 +238,7 @@ pub async fn revert_resize(
                 start: back.was_running,
                 timeout_ms,
                 power: PowerState::NoState,
+                source_lost: false,
             };
             let (name, version) = (Revert::NAME, Revert::VERSION);
             start_saga(c, caller, name, version, &state, server.id, Some(back.id)).await
@@ -344,13 +346,15 @@ pub(in crate::api) async fn evacuated_from(c: &mut Connection, host: &str) -> Re
         .map_err(DbError::query("counting evacuations"))
 }
 
-/// Up to `limit` servers whose moves have waited for a decision for `window_s` seconds.
+/// Up to `limit` servers whose moves have waited for a decision for `window_s` seconds, and whose hosts are up and
+/// have them: as long as nobody knows that the guest is well there, what its source keeps is its only whole copy.
 ///
 /// # Errors
 /// When the query fails.
 pub async fn due_confirmations(
     c: &mut Connection,
     window_s: i32,
+    down_after_ms: i64,
     limit: i64,
 ) -> Result<Vec<Uuid>, DbError> {
     #[derive(QueryableByName)]
@@ -360,12 +364,16 @@ pub async fn due_confirmations(
     }
     let due: Vec<Due> = diesel::sql_query(
         "SELECT m.instance_id FROM migration m JOIN instance i ON i.id = m.instance_id \
+         JOIN host h ON h.name = i.host AND NOT h.forced_down \
+           AND h.reported_at > now() - interval '1 ms' * $3 \
+           AND h.guests @> jsonb_build_array(jsonb_build_object('instance_id', i.id)) \
          WHERE m.active AND m.status = 'finished' AND m.updated_at <= now() - interval '1 s' * $1 \
            AND i.vm_state = 'resized' AND i.task_state IS NULL AND NOT i.delete_requested \
          ORDER BY m.updated_at LIMIT $2",
     )
     .bind::<Integer, _>(window_s)
     .bind::<BigInt, _>(limit)
+    .bind::<BigInt, _>(down_after_ms)
     .load(c)
     .await
     .map_err(DbError::query("looking for moves to confirm"))?;

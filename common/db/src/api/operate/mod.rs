@@ -154,6 +154,8 @@ pub async fn live_migrate_server(
         listen: None,
         stats: None,
         power: server.power_state,
+        source_lost: false,
+        destination_lost: false,
     };
     let mut connection = database.connection().await?;
     connection
@@ -200,13 +202,14 @@ pub(super) async fn compare_and_set(
     server: &ServerRow,
     event: InstanceEvent,
 ) -> Result<(), DbError> {
-    let next = server.state.on(event)?;
-    if server.delete_requested {
+    // A deletion that could not be carried out is asked for again.
+    if server.delete_requested && event != InstanceEvent::BeginDelete {
         return Err(DbError::Busy { instance_id: server.id });
     }
+    let next = server.state.on(event)?;
     let written = diesel::update(instance::table.find(server.id))
         .filter(instance::generation.eq(server.generation))
-        .filter(instance::delete_requested.eq(false))
+        .filter(instance::delete_requested.eq(server.delete_requested))
         .set((
             instance::vm_state.eq(next.vm.to_string()),
             instance::task_state.eq(text_opt(next.task)),
@@ -377,6 +380,7 @@ pub async fn force_complete(
                 request_id: caller.request_id.clone(),
                 deadline: now + TimeDelta::seconds(30),
                 sent_at: now,
+                must: false,
                 body: serde_json::to_value(request).expect("a request is plain data"),
             };
             let to = Peer::Compute(migration.source_compute.clone()).routing_key();

@@ -1,6 +1,9 @@
 //! Gives back what instances and migrations hold.
 
+use diesel::dsl::{not, sql};
+use diesel::expression::SqlLiteral;
 use diesel::prelude::*;
+use diesel::sql_types::Bool;
 use diesel_async::RunQueryDsl;
 use uuid::Uuid;
 
@@ -22,7 +25,7 @@ pub(super) async fn claims(connection: &mut Connection, writes: &Writes) -> Resu
     let reverted: Vec<Uuid> = of(Claim::Revert).filter_map(|(_, migration)| migration).collect();
     ended.extend(held_at_destinations(connection, &reverted).await?);
     if !released.is_empty() || !ended.is_empty() {
-        let held = allocation::instance_id.eq_any(&released);
+        let held = allocation::instance_id.eq_any(&released).and(not(may_run_there()));
         diesel::delete(allocation::table.filter(held.or(allocation::consumer.eq_any(&ended))))
             .execute(connection)
             .await
@@ -37,11 +40,61 @@ pub(super) async fn claims(connection: &mut Connection, writes: &Writes) -> Resu
     }
     let unplugged: Vec<Uuid> = of(Claim::Ports).map(|(instance, _)| instance).collect();
     if !unplugged.is_empty() {
-        diesel::delete(port::table.filter(port::instance_id.eq_any(&unplugged)))
+        let unplugged = port::instance_id.eq_any(&unplugged);
+        diesel::delete(port::table.filter(unplugged).filter(not(may_run_somewhere())))
             .execute(connection)
             .await
             .map_err(DbError::query("releasing ports"))?;
     }
+    Ok(())
+}
+
+/// A host that is merely silent still has to remove the guest: it may run there until then, under its addresses. What
+/// it holds is given back when the host has answered, or somebody has forced it down ([`release_kept`]).
+fn may_run_there() -> SqlLiteral<Bool> {
+    sql("EXISTS (SELECT FROM host_obligation o JOIN host h ON h.name = o.host \
+         WHERE o.instance_id = allocation.instance_id AND o.host = allocation.host AND NOT h.forced_down \
+           AND o.command->>'method' = 'terminate_instance')")
+}
+
+/// As [`may_run_there`], on any host.
+fn may_run_somewhere() -> SqlLiteral<Bool> {
+    sql("EXISTS (SELECT FROM host_obligation o JOIN host h ON h.name = o.host \
+         WHERE o.instance_id = port.instance_id AND NOT h.forced_down \
+           AND o.command->>'method' = 'terminate_instance')")
+}
+
+/// Gives back what was kept for guests that might still have run somewhere, as far as they no longer do.
+///
+/// # Errors
+/// When a query fails.
+pub(crate) async fn release_kept(
+    connection: &mut Connection,
+    instances: &[Uuid],
+) -> Result<(), DbError> {
+    if instances.is_empty() {
+        return Ok(());
+    }
+    let gone = "EXISTS (SELECT FROM instance i WHERE i.id = allocation.instance_id \
+                AND (i.vm_state = 'deleted' OR i.host IS DISTINCT FROM allocation.host) \
+                AND NOT EXISTS (SELECT FROM saga s WHERE s.instance_id = i.id \
+                                AND s.phase IN ('new', 'running', 'unwinding')))";
+    diesel::delete(allocation::table)
+        .filter(allocation::consumer.eq_any(instances))
+        .filter(sql::<Bool>(gone))
+        .filter(not(may_run_there()))
+        .execute(connection)
+        .await
+        .map_err(DbError::query("giving back what was kept"))?;
+    let deleted =
+        "EXISTS (SELECT FROM instance i WHERE i.id = port.instance_id AND i.vm_state = 'deleted')";
+    diesel::delete(port::table)
+        .filter(port::instance_id.eq_any(instances))
+        .filter(sql::<Bool>(deleted))
+        .filter(not(may_run_somewhere()))
+        .execute(connection)
+        .await
+        .map_err(DbError::query("releasing ports that were kept"))?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 //! The statements are hand-written and take arrays, so that their text never varies and the server keeps
 //! them prepared: with one statement for each row the same batch takes several times the CPU.
 
-mod claims;
+pub(crate) mod claims;
 mod instance;
 mod migration;
 mod saga;

@@ -31,7 +31,7 @@ use self::conductor::Saga;
 use super::rows::Rows;
 
 pub(crate) use self::chaos::{Chaos, Crash, Fault, Hit, Script};
-pub(crate) use self::life::{Op, Story};
+pub(crate) use self::life::{Op, Story, instance};
 
 /// Hosts in the world.
 pub(crate) const HOSTS: usize = 4;

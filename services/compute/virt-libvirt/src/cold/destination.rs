@@ -163,7 +163,7 @@ impl LibvirtDriver {
             .hypervisor
             .call("look whose guest it is", move |connect| is_of_this_move(connect, id, epoch))
             .await?;
-        if mine {
+        if mine && !request.keep_guest {
             let timeout = u64::try_from(request.timeout_ms).unwrap_or_default();
             match self.power_off_guest(id, Duration::from_millis(timeout)).await {
                 Ok(()) | Err(DriverError::NotFound(_)) => {}
@@ -171,7 +171,7 @@ impl LibvirtDriver {
             }
             self.remove_domain(id).await?;
         }
-        self.remove_made(id, migration_id).await
+        if request.keep_disks { Ok(()) } else { self.remove_made(id, migration_id).await }
     }
 
     /// Removes the directories that carry the move's mark, and what it left for the other host to see.
@@ -193,11 +193,33 @@ impl LibvirtDriver {
         .await
     }
 
+    /// Refuses where an earlier move has left something of the guest: what looks like its own disk may be old, or half
+    /// a copy. Another host can take it; this one, when it has cleaned up.
+    async fn check_no_rest(&self, id: InstanceId, owner_epoch: i64) -> Result<(), DriverError> {
+        let note = self.incoming.get(id).await?;
+        let defined = self
+            .hypervisor
+            .call("look for rests of the guest", move |connect| {
+                let Some(domain) = domains::find(connect, id)? else { return Ok(false) };
+                // Of this evacuation, asked again.
+                Ok(domains::owner_epoch(&domain)? != Some(owner_epoch))
+            })
+            .await?;
+        if defined || note.is_some_and(|note| note.copies) {
+            return Err(DriverError::PreCheck(format!(
+                "host {} has not yet cleaned up after an earlier move of instance {id}",
+                self.context.host
+            )));
+        }
+        Ok(())
+    }
+
     pub(crate) async fn make_again(
         &self,
         request: &RebuildInstance,
     ) -> Result<RebuildReply, DriverError> {
         let (id, migration_id) = (request.instance.id, request.migration_id);
+        self.check_no_rest(id, request.owner_epoch).await?;
         self.epochs.admit(id, request.owner_epoch, Right::Own).await?;
         self.check_bridges(&request.instance)?;
         let (own, disk) = (self.paths.instance(id), self.paths.root_disk(id));

@@ -2,7 +2,7 @@
 //! restarted takes what its predecessor made ready for.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use uuid::Uuid;
 use whimbrel_disk_carry::{Place, Receiver};
@@ -15,12 +15,14 @@ use crate::paths::ROOT_DISK;
 
 /// Started when it is first needed, or at once if something is on its way.
 #[derive(Debug, Default)]
-pub(crate) struct DiskReceiver(OnceLock<Receiver>);
+pub(crate) struct DiskReceiver(Mutex<Option<Receiver>>);
 
 impl LibvirtDriver {
     /// Starts to listen, if it does not yet, and says where.
     pub(crate) fn listen_for_disks(&self) -> Result<String, DriverError> {
-        if let Some(receiver) = self.disk_receiver.0.get() {
+        // Held while it starts: of two moves that come first, one listens and the other finds it listening.
+        let mut started = self.disk_receiver.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(receiver) = &*started {
             return Ok(receiver.address().to_string());
         }
         let address = &self.config.migration_address;
@@ -29,7 +31,7 @@ impl LibvirtDriver {
         let place: Arc<Place> = Arc::new(move |ticket, name, _| place(&instances, ticket, name));
         let at = format!("{address}:{}", self.config.migration.disk_port);
         let receiver = Receiver::start(&at, &place).doing("listen for disks")?;
-        Ok(self.disk_receiver.0.get_or_init(|| receiver).address().to_string())
+        Ok(started.insert(receiver).address().to_string())
     }
 
     /// After a restart: disks may be on their way.

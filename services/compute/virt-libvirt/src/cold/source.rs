@@ -211,7 +211,6 @@ impl LibvirtDriver {
     pub(crate) async fn take_back(&self, request: &FinishRevertResize) -> Result<(), DriverError> {
         let (id, migration_id) = (request.instance.id, request.migration_id);
         self.epochs.admit(id, request.owner_epoch, Right::Own).await?;
-        self.check_bridges(&request.instance)?;
         let (own, aside) = (self.paths.instance(id), self.paths.rollback(id));
         files::blocking("take the guest's directory back", move || {
             if is_marked(&aside, ROLLBACK, migration_id)? {
@@ -224,6 +223,8 @@ impl LibvirtDriver {
         if !files::exists(&self.paths.root_disk(id)).await? {
             return Err(DriverError::NotFound(id));
         }
+        // Whatever is wrong with the host, the disk is where any later attempt looks for it.
+        self.check_bridges(&request.instance)?;
         let (epoch, start) = (request.owner_epoch, request.start);
         let xml = self.definition(&request.instance, epoch);
         self.hypervisor

@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use whimbrel_messages::compute::{
-    BlockMigration, DestinationCheck, InstanceSpec, MigrateData, PreLiveMigrationReply, RebootKind,
+    BlockMigration, DestinationCheck, InstanceSpec, MigrateData, PostLiveMigration,
+    PreLiveMigrationReply, RebootKind, RollbackLiveMigrationAtDestination,
 };
 use whimbrel_messages::report::JobStats;
 use whimbrel_model::{InstanceId, MigrationId};
@@ -157,11 +158,17 @@ async fn carry_out(
         Command::Pre { instance, migration_id, data, epoch } => {
             json!(driver.pre_live_migration(&instance, migration_id, &data, epoch).await?)
         }
-        Command::Rollback { id, migration_id, destroy_disks, epoch } => json!(
-            driver
-                .rollback_live_migration_at_destination(id, migration_id, destroy_disks, epoch)
-                .await?
-        ),
+        Command::Rollback { id, migration_id, destroy_disks, epoch } => {
+            let request = RollbackLiveMigrationAtDestination {
+                instance_id: id,
+                migration_id,
+                destroy_disks,
+                owner_epoch: epoch,
+                source_lost: false,
+            };
+            driver.rollback_live_migration_at_destination(&request).await?;
+            json!(())
+        }
         Command::Live { job, resume } => json!(live(driver, number, job, resume).await?),
         Command::Abort { id } => json!(driver.live_migration_abort(id).await?),
         Command::Force { id } => json!(driver.live_migration_force_complete(id).await?),
@@ -169,7 +176,14 @@ async fn carry_out(
             json!(driver.post_live_migration_at_destination(&instance, epoch).await?)
         }
         Command::PostSource { id, destroy_disks, epoch } => {
-            json!(driver.post_live_migration(id, destroy_disks, epoch).await?)
+            let request = PostLiveMigration {
+                instance_id: id,
+                migration_id: MigrationId(uuid::Uuid::now_v7()),
+                destroy_disks,
+                owner_epoch: epoch,
+                lost: false,
+            };
+            json!(driver.post_live_migration(&request).await?)
         }
     })
 }

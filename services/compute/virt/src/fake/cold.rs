@@ -151,8 +151,12 @@ impl FakeDriver {
         self.enter("revert_resize")?;
         let id = request.instance_id;
         let arrival = self.world.arrival(&self.host, id)?;
-        if arrival.is_some_and(|arrival| arrival.migration_id == request.migration_id) {
+        let mine = arrival.is_some_and(|arrival| arrival.migration_id == request.migration_id);
+        if mine && !request.keep_disks {
             self.world.remove_arrival(&self.host, id)?;
+        }
+        if request.keep_guest {
+            return Ok(());
         }
         // A guest under an older token is not of this move: it is the one that was here before.
         let of_this_move = |guest: &FakeGuest| guest.epoch >= request.owner_epoch;

@@ -11,13 +11,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 use whimbrel_messages::compute::{
     BlockMigration, DestinationCheck, DiskSpec, FinishResize, FinishRevertResize, InstanceSpec,
-    MigrateData, PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind, RebuildInstance,
-    RebuildReply, ResizeInstance, ResizeInstanceReply, RevertResize,
+    MigrateData, PostLiveMigration, PreLiveMigrationReply, PrepResize, PrepResizeReply, RebootKind,
+    RebuildInstance, RebuildReply, ResizeInstance, ResizeInstanceReply, RevertResize,
+    RollbackLiveMigrationAtDestination,
 };
 use whimbrel_messages::report::{CpuInfo, Guest, Inventory, JobStats};
 use whimbrel_model::{DiskFormat, HostName, InstanceId, MigrationId, PowerState, Resources};
 
-use crate::{ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob};
+use crate::{Arrival, ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob};
 
 pub use config::FakeConfig;
 use model::Course;
@@ -277,13 +278,17 @@ impl ComputeDriver for FakeDriver {
 
     async fn rollback_live_migration_at_destination(
         &self,
-        id: InstanceId,
-        _migration_id: MigrationId,
-        _destroy_disks: bool,
-        epoch: i64,
-    ) -> Result<(), DriverError> {
+        request: &RollbackLiveMigrationAtDestination,
+    ) -> Result<Arrival, DriverError> {
         self.enter("rollback_live_migration_at_destination")?;
-        self.remove(id, epoch)
+        let (id, epoch) = (request.instance_id, request.owner_epoch);
+        let here = self.world.get(&self.host, id)?;
+        if request.source_lost && here.is_some_and(|guest| !guest.incoming && guest.epoch == epoch)
+        {
+            return Ok(Arrival::Whole);
+        }
+        self.remove(id, epoch)?;
+        Ok(Arrival::Removed)
     }
 
     async fn live_migration(
@@ -337,15 +342,19 @@ impl ComputeDriver for FakeDriver {
         Ok(self.world.put(&self.host, instance.id, &FakeGuest { epoch, ..guest })?)
     }
 
-    async fn post_live_migration(
-        &self,
-        id: InstanceId,
-        _destroy_disks: bool,
-        epoch: i64,
-    ) -> Result<(), DriverError> {
+    async fn post_live_migration(&self, request: &PostLiveMigration) -> Result<(), DriverError> {
         self.enter("post_live_migration")?;
+        let id = request.instance_id;
         self.world.remove_job(&self.host, id)?;
-        self.remove(id, epoch)
+        let here = self.world.get(&self.host, id)?;
+        if !request.lost && here.is_some_and(|guest| guest.power == PowerState::Running) {
+            return Err(DriverError::Refused(format!("instance {id} is still in memory here")));
+        }
+        self.admit(id, request.owner_epoch)?;
+        if request.lost && request.destroy_disks {
+            self.world.remove_rollback(&self.host, id)?;
+        }
+        self.remove(id, request.owner_epoch)
     }
 
     async fn prep_resize(&self, request: &PrepResize) -> Result<PrepResizeReply, DriverError> {

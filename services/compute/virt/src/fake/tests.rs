@@ -1,5 +1,5 @@
 use uuid::Uuid;
-use whimbrel_messages::compute::ImageSpec;
+use whimbrel_messages::compute::{ImageSpec, RollbackLiveMigrationAtDestination};
 use whimbrel_model::ImageId;
 
 use super::*;
@@ -78,9 +78,14 @@ async fn a_job_that_is_called_off_leaves_the_guest_where_it_was() {
     });
     aborted.unwrap();
     assert_eq!(outcome, JobOutcome::Aborted);
-    b.rollback_live_migration_at_destination(job.instance.id, job.migration_id, false, 2)
-        .await
-        .unwrap();
+    let request = RollbackLiveMigrationAtDestination {
+        instance_id: job.instance.id,
+        migration_id: job.migration_id,
+        destroy_disks: false,
+        owner_epoch: 2,
+        source_lost: false,
+    };
+    b.rollback_live_migration_at_destination(&request).await.unwrap();
     assert_eq!(a.power_state(job.instance.id).await.unwrap(), PowerState::Running);
     assert!(matches!(b.power_state(job.instance.id).await, Err(DriverError::NotFound(_))));
 }
