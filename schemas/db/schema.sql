@@ -35,6 +35,28 @@ CREATE TABLE public.__diesel_schema_migrations (
     version character varying(50) NOT NULL,
     run_on timestamp without time zone DEFAULT CURRENT_TIMESTAMP NOT NULL
 );
+CREATE TABLE public.aggregate (
+    number bigint NOT NULL,
+    id uuid NOT NULL,
+    name text NOT NULL,
+    availability_zone text,
+    metadata jsonb DEFAULT '{}'::jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT aggregate_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255)))
+);
+CREATE TABLE public.aggregate_host (
+    aggregate bigint NOT NULL,
+    host text NOT NULL
+);
+ALTER TABLE public.aggregate ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.aggregate_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE public.allocation (
     consumer uuid NOT NULL,
     host text NOT NULL,
@@ -63,11 +85,16 @@ CREATE TABLE public.flavor (
     is_public boolean DEFAULT true NOT NULL,
     description text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    extra_specs jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT flavor_disk_gib_check CHECK ((disk_gib >= 0)),
     CONSTRAINT flavor_id_check CHECK (((length(id) >= 1) AND (length(id) <= 255))),
     CONSTRAINT flavor_memory_mib_check CHECK ((memory_mib > 0)),
     CONSTRAINT flavor_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
     CONSTRAINT flavor_vcpus_check CHECK ((vcpus > 0))
+);
+CREATE TABLE public.flavor_access (
+    flavor_id text NOT NULL,
+    project_id text NOT NULL
 );
 CREATE TABLE public.host (
     name text NOT NULL,
@@ -133,13 +160,23 @@ CREATE TABLE public.image (
     virtual_size bigint DEFAULT 0 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    owner text DEFAULT 'default'::text NOT NULL,
+    visibility text DEFAULT 'public'::text NOT NULL,
+    protected boolean DEFAULT false NOT NULL,
+    min_disk bigint DEFAULT 0 NOT NULL,
+    min_ram bigint DEFAULT 0 NOT NULL,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
+    properties jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT image_check CHECK (((status = 'queued'::text) OR ((sha256 <> ''::text) AND (virtual_size > 0)))),
     CONSTRAINT image_format_check CHECK ((format = ANY (ARRAY['raw'::text, 'qcow2'::text]))),
+    CONSTRAINT image_min_disk_check CHECK ((min_disk >= 0)),
+    CONSTRAINT image_min_ram_check CHECK ((min_ram >= 0)),
     CONSTRAINT image_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
     CONSTRAINT image_sha256_check CHECK ((sha256 ~ '^([0-9a-f]{64})?$'::text)),
     CONSTRAINT image_size_check CHECK ((size >= 0)),
     CONSTRAINT image_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'active'::text]))),
-    CONSTRAINT image_virtual_size_check CHECK ((virtual_size >= 0))
+    CONSTRAINT image_virtual_size_check CHECK ((virtual_size >= 0)),
+    CONSTRAINT image_visibility_check CHECK ((visibility = ANY (ARRAY['public'::text, 'private'::text, 'shared'::text, 'community'::text])))
 );
 CREATE TABLE public.instance (
     id uuid NOT NULL,
@@ -170,9 +207,15 @@ CREATE TABLE public.instance (
     updated_at timestamp with time zone DEFAULT now() NOT NULL,
     launched_at timestamp with time zone,
     deleted_at timestamp with time zone,
+    locked_by text,
+    locked_reason text,
+    availability_zone text,
+    hostname text,
+    tags text[] DEFAULT '{}'::text[] NOT NULL,
     CONSTRAINT instance_check CHECK (((deleted_at IS NULL) = (vm_state <> 'deleted'::text))),
     CONSTRAINT instance_check1 CHECK (((vm_state <> 'deleted'::text) OR ((task_state IS NULL) AND (host IS NULL)))),
     CONSTRAINT instance_disk_gib_check CHECK ((disk_gib >= 0)),
+    CONSTRAINT instance_locked_by_check CHECK ((locked_by = ANY (ARRAY['owner'::text, 'admin'::text]))),
     CONSTRAINT instance_memory_mib_check CHECK ((memory_mib > 0)),
     CONSTRAINT instance_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
     CONSTRAINT instance_owner_epoch_check CHECK ((owner_epoch >= 0)),
@@ -182,6 +225,25 @@ CREATE TABLE public.instance (
     CONSTRAINT instance_vm_state_check CHECK ((vm_state = ANY (ARRAY['building'::text, 'active'::text, 'paused'::text, 'stopped'::text, 'resized'::text, 'error'::text, 'deleted'::text])))
 )
 WITH (fillfactor='70');
+CREATE TABLE public.keypair (
+    user_id text NOT NULL,
+    name text NOT NULL,
+    number bigint NOT NULL,
+    kind text NOT NULL,
+    public_key text NOT NULL,
+    fingerprint text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT keypair_kind_check CHECK ((kind = ANY (ARRAY['ssh'::text, 'x509'::text]))),
+    CONSTRAINT keypair_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255)))
+);
+ALTER TABLE public.keypair ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.keypair_number_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 CREATE TABLE public.migration (
     id uuid NOT NULL,
     number bigint NOT NULL,
@@ -253,6 +315,13 @@ CREATE TABLE public.port (
     address text NOT NULL,
     CONSTRAINT port_mac_check CHECK ((mac ~ '^([0-9a-f]{2}:){5}[0-9a-f]{2}$'::text))
 );
+CREATE TABLE public.quota (
+    project_id text NOT NULL,
+    resource text NOT NULL,
+    hard_limit bigint NOT NULL,
+    CONSTRAINT quota_hard_limit_check CHECK ((hard_limit >= '-1'::integer)),
+    CONSTRAINT quota_resource_check CHECK ((resource = ANY (ARRAY['instances'::text, 'cores'::text, 'ram'::text, 'key_pairs'::text, 'metadata_items'::text, 'server_groups'::text, 'server_group_members'::text])))
+);
 CREATE TABLE public.saga (
     id uuid NOT NULL,
     name text NOT NULL,
@@ -297,6 +366,22 @@ ALTER TABLE public.saga_history ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE public.server_group (
+    id uuid NOT NULL,
+    project_id text NOT NULL,
+    user_id text NOT NULL,
+    name text NOT NULL,
+    policy text NOT NULL,
+    max_server_per_host integer,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT server_group_max_server_per_host_check CHECK ((max_server_per_host > 0)),
+    CONSTRAINT server_group_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
+    CONSTRAINT server_group_policy_check CHECK ((policy = ANY (ARRAY['affinity'::text, 'anti-affinity'::text, 'soft-affinity'::text, 'soft-anti-affinity'::text])))
+);
+CREATE TABLE public.server_group_member (
+    instance_id uuid NOT NULL,
+    group_id uuid NOT NULL
+);
 CREATE TABLE public.service (
     id uuid NOT NULL,
     binary_name text NOT NULL,
@@ -317,10 +402,20 @@ ALTER TABLE public.service ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY 
 );
 ALTER TABLE ONLY public.__diesel_schema_migrations
     ADD CONSTRAINT __diesel_schema_migrations_pkey PRIMARY KEY (version);
+ALTER TABLE ONLY public.aggregate_host
+    ADD CONSTRAINT aggregate_host_pkey PRIMARY KEY (aggregate, host);
+ALTER TABLE ONLY public.aggregate
+    ADD CONSTRAINT aggregate_id_key UNIQUE (id);
+ALTER TABLE ONLY public.aggregate
+    ADD CONSTRAINT aggregate_name_key UNIQUE (name);
+ALTER TABLE ONLY public.aggregate
+    ADD CONSTRAINT aggregate_pkey PRIMARY KEY (number);
 ALTER TABLE ONLY public.allocation
     ADD CONSTRAINT allocation_pkey PRIMARY KEY (consumer);
 ALTER TABLE ONLY public.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.flavor_access
+    ADD CONSTRAINT flavor_access_pkey PRIMARY KEY (flavor_id, project_id);
 ALTER TABLE ONLY public.flavor
     ADD CONSTRAINT flavor_name_key UNIQUE (name);
 ALTER TABLE ONLY public.flavor
@@ -337,6 +432,10 @@ ALTER TABLE ONLY public.image
     ADD CONSTRAINT image_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.instance
     ADD CONSTRAINT instance_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.keypair
+    ADD CONSTRAINT keypair_number_key UNIQUE (number);
+ALTER TABLE ONLY public.keypair
+    ADD CONSTRAINT keypair_pkey PRIMARY KEY (user_id, name);
 ALTER TABLE ONLY public.migration
     ADD CONSTRAINT migration_number_key UNIQUE (number);
 ALTER TABLE ONLY public.migration
@@ -355,10 +454,16 @@ ALTER TABLE ONLY public.port
     ADD CONSTRAINT port_network_id_address_key UNIQUE (network_id, address);
 ALTER TABLE ONLY public.port
     ADD CONSTRAINT port_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.quota
+    ADD CONSTRAINT quota_pkey PRIMARY KEY (project_id, resource);
 ALTER TABLE ONLY public.saga_history
     ADD CONSTRAINT saga_history_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.saga
     ADD CONSTRAINT saga_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.server_group_member
+    ADD CONSTRAINT server_group_member_pkey PRIMARY KEY (instance_id);
+ALTER TABLE ONLY public.server_group
+    ADD CONSTRAINT server_group_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.service
     ADD CONSTRAINT service_binary_name_host_key UNIQUE (binary_name, host);
 ALTER TABLE ONLY public.service
@@ -379,13 +484,20 @@ CREATE INDEX saga_active ON public.saga USING btree (id) WHERE (phase = ANY (ARR
 CREATE INDEX saga_history_saga ON public.saga_history USING btree (saga_id, id);
 CREATE INDEX saga_instance ON public.saga USING btree (instance_id, created_at);
 CREATE UNIQUE INDEX saga_one_active ON public.saga USING btree (instance_id) WHERE (phase = ANY (ARRAY['new'::text, 'running'::text, 'unwinding'::text]));
+CREATE INDEX server_group_members ON public.server_group_member USING btree (group_id);
 CREATE TRIGGER allocation_added AFTER INSERT ON public.allocation REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
 CREATE TRIGGER allocation_changed AFTER UPDATE ON public.allocation REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
 CREATE TRIGGER allocation_removed AFTER DELETE ON public.allocation REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
+ALTER TABLE ONLY public.aggregate_host
+    ADD CONSTRAINT aggregate_host_aggregate_fkey FOREIGN KEY (aggregate) REFERENCES public.aggregate(number);
+ALTER TABLE ONLY public.aggregate_host
+    ADD CONSTRAINT aggregate_host_host_fkey FOREIGN KEY (host) REFERENCES public.host(name) ON DELETE CASCADE;
 ALTER TABLE ONLY public.allocation
     ADD CONSTRAINT allocation_host_fkey FOREIGN KEY (host) REFERENCES public.host(name);
 ALTER TABLE ONLY public.allocation
     ADD CONSTRAINT allocation_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES public.instance(id);
+ALTER TABLE ONLY public.flavor_access
+    ADD CONSTRAINT flavor_access_flavor_id_fkey FOREIGN KEY (flavor_id) REFERENCES public.flavor(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.host_obligation
     ADD CONSTRAINT host_obligation_host_fkey FOREIGN KEY (host) REFERENCES public.host(name);
 ALTER TABLE ONLY public.instance
@@ -402,3 +514,7 @@ ALTER TABLE ONLY public.saga
     ADD CONSTRAINT saga_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES public.instance(id);
 ALTER TABLE ONLY public.saga
     ADD CONSTRAINT saga_migration_id_fkey FOREIGN KEY (migration_id) REFERENCES public.migration(id);
+ALTER TABLE ONLY public.server_group_member
+    ADD CONSTRAINT server_group_member_group_id_fkey FOREIGN KEY (group_id) REFERENCES public.server_group(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.server_group_member
+    ADD CONSTRAINT server_group_member_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES public.instance(id) ON DELETE CASCADE;

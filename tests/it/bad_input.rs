@@ -135,7 +135,15 @@ fn of_servers(id: &str, image: &str) -> Vec<Row> {
             "networks is missing",
         ),
         post("unknown key", servers, server(json!({"wings": 2})), 400, "wings"),
-        post("several at once", servers, server(json!({"max_count": 3})), 400, "must be 1"),
+        post("too many at once", servers, server(json!({"max_count": 101})), 400, "must be 1"),
+        post("unknown key pair", servers, server(json!({"key_name": "x"})), 400, "key_name"),
+        post(
+            "unknown zone",
+            servers,
+            server(json!({"availability_zone": "moon"})),
+            400,
+            "availability zone",
+        ),
         post("no server", servers, json!({}), 400, "server"),
         post("unknown host", servers, server(json!({"host": "nowhere"})), 400, "nowhere"),
         get(

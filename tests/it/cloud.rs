@@ -42,11 +42,22 @@ pub(crate) struct Cloud {
     client: Client,
     services: BTreeMap<String, Running>,
     pub(crate) image: String,
+    /// Name and password that requests are sent with.
+    pub(crate) login: Option<(&'static str, &'static str)>,
 }
 
 impl Cloud {
     /// With these hosts, each as its configuration says.
     pub(crate) async fn start(hosts: &[(&str, FakeConfig)]) -> Self {
+        Self::start_with(hosts, &json!({}), None).await
+    }
+
+    /// With `api` in the API's section of the configuration; requests are sent with `login`.
+    pub(crate) async fn start_with(
+        hosts: &[(&str, FakeConfig)],
+        api: &Value,
+        login: Option<(&'static str, &'static str)>,
+    ) -> Self {
         let (database, broker) = (TestDatabase::create().await, TestBroker::create().await);
         let folder = std::env::temp_dir().join(format!("whimbrel-cloud-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir_all(folder.join("world")).unwrap();
@@ -61,8 +72,9 @@ impl Cloud {
             client: Client::new(),
             services: BTreeMap::new(),
             image: String::new(),
+            login,
         };
-        this.start_api();
+        this.start_api(api);
         this.start_conductor("conductor");
         this.start_scheduler();
         for (name, fake) in hosts {
@@ -81,10 +93,12 @@ impl Cloud {
         serde_json::from_value(config).unwrap()
     }
 
-    fn start_api(&mut self) {
-        let config: whimbrel_api::Config = self.config("api", json!({
+    fn start_api(&mut self, more: &Value) {
+        let mut own = json!({
             "listen": self.listen, "image_dir": self.folder.join("images"), "service_down_time_ms": DOWN_MS,
-        }));
+        });
+        own.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let config: whimbrel_api::Config = self.config("api", own);
         self.run("api", |stop| whimbrel_api::run(config, stop));
     }
 
@@ -163,8 +177,13 @@ impl Cloud {
         let image = self.ok(Method::POST, "/v2/images", Some(image)).await;
         self.image = image["id"].as_str().unwrap().to_owned();
         let url = format!("http://{}/v2/images/{}/file", self.listen, self.image);
-        let sent = self.client.put(url).body(vec![7u8; 4096]).send().await.unwrap();
+        let sent = self.request(Method::PUT, &url).body(vec![7u8; 4096]).send().await.unwrap();
         assert_eq!(sent.status(), StatusCode::NO_CONTENT);
+    }
+
+    /// Where the API is.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.listen)
     }
 
     /// Asks by the highest version.
@@ -178,6 +197,14 @@ impl Cloud {
         self.ask_as("latest", method, path, &body).await
     }
 
+    fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
+        let request = self.client.request(method, url);
+        match self.login {
+            Some((name, password)) => request.basic_auth(name, Some(password)),
+            None => request,
+        }
+    }
+
     /// Asks by `version`, with any text for a body.
     pub(crate) async fn ask_as(
         &self,
@@ -187,8 +214,7 @@ impl Cloud {
         body: &str,
     ) -> (StatusCode, Value) {
         let answer = self
-            .client
-            .request(method, format!("http://{}{path}", self.listen))
+            .request(method, &format!("http://{}{path}", self.listen))
             .header("OpenStack-API-Version", format!("compute {version}"))
             .body(body.to_owned())
             .send()

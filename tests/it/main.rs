@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod bad_input;
+mod clients;
 mod cloud;
 mod cold_moves;
 mod faults;
+mod identity;
 mod lost_hosts;
 mod moves;
 mod schemas;

@@ -61,6 +61,20 @@ pub enum DbError {
         /// So many.
         open: i64,
     },
+    /// A project may not have so much.
+    #[error(
+        "Quota exceeded for {what}: Requested {requested}, but already used {used} of {limit} {what}"
+    )]
+    QuotaExceeded {
+        /// Of what.
+        what: &'static str,
+        /// So much more.
+        requested: i64,
+        /// So much is there.
+        used: i64,
+        /// So much is permitted.
+        limit: i64,
+    },
     /// All addresses of a network are taken.
     #[error("network {network} has no free address left")]
     NoMoreAddresses {

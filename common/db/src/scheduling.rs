@@ -5,6 +5,7 @@
 //! saga elsewhere and does nothing; a repeated one finds the claim and gives the same answer.
 
 mod claim;
+mod rules;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::prelude::*;

@@ -5,13 +5,15 @@
 diesel::table! {
     flavor (id) {
         id -> Text, name -> Text, vcpus -> Int4, memory_mib -> Int8, disk_gib -> Int8, is_public -> Bool,
-        description -> Nullable<Text>, created_at -> Timestamptz,
+        description -> Nullable<Text>, created_at -> Timestamptz, extra_specs -> Jsonb,
     }
 }
 diesel::table! {
     image (id) {
         id -> Uuid, name -> Text, format -> Text, status -> Text, sha256 -> Text, size -> Int8,
-        virtual_size -> Int8, created_at -> Timestamptz, updated_at -> Timestamptz,
+        virtual_size -> Int8, created_at -> Timestamptz, updated_at -> Timestamptz, owner -> Text,
+        visibility -> Text, protected -> Bool, min_disk -> Int8, min_ram -> Int8, tags -> Array<Text>,
+        properties -> Jsonb,
     }
 }
 diesel::table! {
@@ -45,6 +47,8 @@ diesel::table! {
         key_name -> Nullable<Text>, reservation_id -> Text, fault_code -> Nullable<Text>,
         fault_message -> Nullable<Text>, fault_at -> Nullable<Timestamptz>, created_at -> Timestamptz,
         updated_at -> Timestamptz, launched_at -> Nullable<Timestamptz>, deleted_at -> Nullable<Timestamptz>,
+        locked_by -> Nullable<Text>, locked_reason -> Nullable<Text>, availability_zone -> Nullable<Text>,
+        hostname -> Nullable<Text>, tags -> Array<Text>,
     }
 }
 diesel::table! {
@@ -100,6 +104,36 @@ diesel::table! {
         id -> Uuid, queue -> Text, reason -> Text, body -> Text, received_at -> Timestamptz,
     }
 }
+diesel::table! {
+    flavor_access (flavor_id, project_id) { flavor_id -> Text, project_id -> Text, }
+}
+diesel::table! {
+    keypair (user_id, name) {
+        user_id -> Text, name -> Text, number -> Int8, kind -> Text, public_key -> Text, fingerprint -> Text,
+        created_at -> Timestamptz,
+    }
+}
+diesel::table! {
+    server_group (id) {
+        id -> Uuid, project_id -> Text, user_id -> Text, name -> Text, policy -> Text,
+        max_server_per_host -> Nullable<Int4>, created_at -> Timestamptz,
+    }
+}
+diesel::table! {
+    server_group_member (instance_id) { instance_id -> Uuid, group_id -> Uuid, }
+}
+diesel::table! {
+    aggregate (number) {
+        number -> Int8, id -> Uuid, name -> Text, availability_zone -> Nullable<Text>, metadata -> Jsonb,
+        created_at -> Timestamptz, updated_at -> Timestamptz,
+    }
+}
+diesel::table! {
+    aggregate_host (aggregate, host) { aggregate -> Int8, host -> Text, }
+}
+diesel::table! {
+    quota (project_id, resource) { project_id -> Text, resource -> Text, hard_limit -> Int8, }
+}
 
 diesel::allow_tables_to_appear_in_same_query!(
     flavor,
@@ -116,4 +150,11 @@ diesel::allow_tables_to_appear_in_same_query!(
     allocation,
     host_obligation,
     dead_letter,
+    flavor_access,
+    keypair,
+    server_group,
+    server_group_member,
+    aggregate,
+    aggregate_host,
+    quota,
 );

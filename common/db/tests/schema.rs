@@ -109,7 +109,14 @@ async fn the_code_s_picture_of_the_tables_is_the_database_s() {
         outbox,
         allocation,
         host_obligation,
-        dead_letter
+        dead_letter,
+        flavor_access,
+        keypair,
+        server_group,
+        server_group_member,
+        aggregate,
+        aggregate_host,
+        quota
     );
     assert_eq!(ours, real);
 }

@@ -241,6 +241,10 @@ pub enum InstanceEvent {
     FoundRunning,
     /// An operation can go neither on nor back. An operator must look.
     GiveUp,
+    /// An operator says that it is in order.
+    ResetActive,
+    /// An operator says that it is not.
+    ResetError,
 }
 
 /// An event that the state does not allow.
@@ -280,6 +284,7 @@ impl InstanceState {
         use TaskState as T;
         use VmState as V;
         let to = |vm, task| Ok(Self { vm, task });
+        let refused = Err(IllegalInstanceEvent { from: self, event });
         match (self.vm, self.task, event) {
             (V::Building, Some(T::Scheduling), E::Placed) => to(V::Building, Some(T::Spawning)),
             (V::Building, Some(T::Spawning), E::Displaced) => to(V::Building, Some(T::Scheduling)),
@@ -341,7 +346,12 @@ impl InstanceState {
             (V::Stopped | V::Paused, None, E::FoundRunning) => to(V::Active, None),
 
             (_, Some(_), E::GiveUp) => to(V::Error, None),
-            _ => Err(IllegalInstanceEvent { from: self, event }),
+
+            // What waits for a decision holds resources on two hosts: it must be decided.
+            (V::Deleted | V::Resized, None, E::ResetActive | E::ResetError) => refused,
+            (_, None, E::ResetActive) => to(V::Active, None),
+            (_, None, E::ResetError) => to(V::Error, None),
+            _ => refused,
         }
     }
 }

@@ -35,6 +35,12 @@ pub struct ApiConfig {
     /// How callers are known.
     #[serde(default)]
     pub auth: AuthMode,
+    /// What `auth = "http_basic"` needs.
+    #[serde(default)]
+    pub http_basic: Option<HttpBasicConfig>,
+    /// What `auth = "keystone"` needs.
+    #[serde(default)]
+    pub keystone: Option<KeystoneConfig>,
     /// Permit `auth = "none"` on an address that others can reach.
     #[serde(default)]
     pub allow_insecure_bind: bool,
@@ -65,6 +71,69 @@ pub enum AuthMode {
     /// Everybody is an administrator. Only on the loopback interface.
     #[default]
     None,
+    /// By name and password, from files.
+    HttpBasic,
+    /// By tokens of an identity service.
+    Keystone,
+}
+
+/// Section `[api.http_basic]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpBasicConfig {
+    /// Names and bcrypt hashes, as `htpasswd -B` writes them.
+    pub users_file: PathBuf,
+    /// TOML: for each name a table with `project` and `roles`, and `user_id` if it is not the name.
+    pub roles_file: PathBuf,
+}
+
+/// Section `[api.keystone]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeystoneConfig {
+    /// The identity service's API v3: `https://keystone.example/v3`.
+    pub url: String,
+    /// Our own user, which may validate tokens.
+    pub username: String,
+    /// Its password.
+    pub password: Secret,
+    /// Its project.
+    pub project_name: String,
+    /// Its domain.
+    #[serde(default = "default_domain")]
+    pub user_domain_id: String,
+    /// Its project's domain.
+    #[serde(default = "default_domain")]
+    pub project_domain_id: String,
+    /// How long what was said of a token counts, in milliseconds; one that is revoked is good until then.
+    #[serde(default = "default_cache")]
+    pub cache_ms: u64,
+}
+
+/// A text that is never logged.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("(secret)")
+    }
+}
+
+fn default_domain() -> String {
+    "default".to_owned()
+}
+
+/// As long as Nova's middleware does by default.
+fn default_cache() -> u64 {
+    300_000
 }
 
 fn default_listen() -> SocketAddr {

@@ -13,6 +13,9 @@ pub(crate) enum ApiError {
     /// 400.
     #[error("{0}")]
     BadRequest(String),
+    /// 401.
+    #[error("{0}")]
+    Unauthorized(String),
     /// 403.
     #[error("{0}")]
     Forbidden(String),
@@ -31,9 +34,15 @@ pub(crate) enum ApiError {
     /// 413.
     #[error("{0}")]
     TooLarge(String),
+    /// 501.
+    #[error("{0}")]
+    NotImplemented(String),
     /// 503.
     #[error("the database is not available")]
     Unavailable(#[source] DbError),
+    /// 503.
+    #[error("the identity service can't be asked")]
+    NoIdentity,
     /// 500.
     #[error("an unexpected error")]
     Internal(#[source] anyhow::Error),
@@ -50,7 +59,9 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::NotFound { .. } => Self::NotFound(format!("{error}.")),
-            DbError::TooMany { .. } => Self::Forbidden(format!("{error}.")),
+            DbError::TooMany { .. } | DbError::QuotaExceeded { .. } => {
+                Self::Forbidden(format!("{error}."))
+            }
             DbError::Exists { .. }
             | DbError::InUse { .. }
             | DbError::Busy { .. }
@@ -77,23 +88,28 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, name) = match &self {
             Self::BadRequest(_) => (StatusCode::BAD_REQUEST, "badRequest"),
+            Self::Unauthorized(_) => (StatusCode::UNAUTHORIZED, "unauthorized"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
             Self::NotFound(_) => (StatusCode::NOT_FOUND, "itemNotFound"),
             Self::MethodNotAllowed(_) => (StatusCode::METHOD_NOT_ALLOWED, "badMethod"),
             Self::NotAcceptable(_) => (StatusCode::NOT_ACCEPTABLE, "computeFault"),
             Self::Conflict(_) => (StatusCode::CONFLICT, "conflictingRequest"),
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "overLimit"),
+            Self::NotImplemented(_) => (StatusCode::NOT_IMPLEMENTED, "notImplemented"),
+            Self::NoIdentity => (StatusCode::SERVICE_UNAVAILABLE, "serviceUnavailable"),
             Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "serviceUnavailable"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "computeFault"),
         };
         let message = match &self {
-            Self::Unavailable(_) => "The service is not available now. Try again later.".to_owned(),
+            Self::Unavailable(_) | Self::NoIdentity => {
+                "The service is not available now. Try again later.".to_owned()
+            }
             Self::Internal(_) => {
                 "Unexpected API error. The log of the service says more.".to_owned()
             }
             other => other.to_string(),
         };
-        if status.is_server_error() {
+        if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
             tracing::error!(error = %ErrorChain(&self), "request failed");
         }
         let body = json!({ name: { "code": status.as_u16(), "message": message } });

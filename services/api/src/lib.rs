@@ -12,6 +12,7 @@ mod openapi;
 mod outbox;
 mod router;
 mod state;
+mod time;
 mod version;
 mod views;
 
@@ -23,7 +24,8 @@ use whimbrel_db::Database;
 use whimbrel_rpc::{Amqp, Topology};
 use whimbrel_service::Shutdown;
 
-pub use config::{ApiConfig, AuthMode, Config};
+pub use auth::Authenticator;
+pub use config::{ApiConfig, AuthMode, Config, HttpBasicConfig, KeystoneConfig, Secret};
 pub use openapi::document;
 pub use outbox::Sender;
 pub use router::router;
@@ -45,6 +47,7 @@ pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
              others can reach; listen on 127.0.0.1, or set api.allow_insecure_bind = true if you mean it"
         );
     }
+    let authenticator = Authenticator::new(&config.api)?;
     tokio::fs::create_dir_all(&config.api.image_dir).await.with_context(|| {
         format!("making the image directory {}", config.api.image_dir.display())
     })?;
@@ -53,7 +56,8 @@ pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
         Amqp::connect(&config.amqp, "whimbrel-api").await.context("connecting to the broker")?;
     amqp.declare(Topology::Api).await.context("declaring queues")?;
     let (sender, sending) = outbox::start(database.clone(), amqp.publisher());
-    let api = Arc::new(Api { database: database.clone(), config: config.api, sender });
+    let (database_of_api, config) = (database.clone(), config.api);
+    let api = Arc::new(Api { database: database_of_api, config, authenticator, sender });
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .with_context(|| format!("listening on {listen}"))?;

@@ -11,8 +11,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
 use crate::handlers::{
-    flavors, hypervisors, image_data, images, instance_actions, migrations, misc, networks, own,
-    server_actions, server_create, server_migrations, servers, services,
+    aggregates, flavor_details, flavors, hypervisors, image_data, image_schemas, image_update,
+    images, instance_actions, keypairs, migrations, misc, networks, own, ports, quotas,
+    server_actions, server_create, server_groups, server_list, server_metadata, server_migrations,
+    server_tags, servers, services,
 };
 use crate::state::Api;
 use crate::{auth, version};
@@ -20,19 +22,59 @@ use crate::{auth, version};
 /// A request's body may have so many bytes at most; images have a limit of their own.
 const MOST_BYTES: usize = 1 << 20;
 
-fn compute() -> Router<Arc<Api>> {
+fn flavors() -> Router<Arc<Api>> {
     Router::new()
         .route("/flavors", get(flavors::list).post(flavors::create))
         .route("/flavors/detail", get(flavors::detail))
-        .route("/flavors/{flavor_id}", get(flavors::show).delete(flavors::delete))
-        .route("/flavors/{flavor_id}/os-extra_specs", get(flavors::extra_specs))
-        .route("/images", get(images::proxy_list))
-        .route("/images/detail", get(images::proxy_list))
-        .route("/images/{image_id}", get(images::proxy_show))
-        .route("/servers", get(servers::list).post(server_create::create))
-        .route("/servers/detail", get(servers::detail))
-        .route("/servers/{server_id}", get(servers::show).delete(servers::delete))
+        .route(
+            "/flavors/{flavor_id}",
+            get(flavors::show).put(flavors::update).delete(flavors::delete),
+        )
+        .route("/flavors/{flavor_id}/action", post(flavor_details::action))
+        .route(
+            "/flavors/{flavor_id}/os-extra_specs",
+            get(flavor_details::list_specs).post(flavor_details::set_specs),
+        )
+        .route(
+            "/flavors/{flavor_id}/os-extra_specs/{name}",
+            get(flavor_details::show_spec)
+                .put(flavor_details::set_spec)
+                .delete(flavor_details::remove_spec),
+        )
+        .route("/flavors/{flavor_id}/os-flavor-access", get(flavor_details::list_access))
+}
+
+fn servers() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/servers", get(server_list::list).post(server_create::create))
+        .route("/servers/detail", get(server_list::detail))
+        .route(
+            "/servers/{server_id}",
+            get(servers::show).put(servers::update).delete(servers::delete),
+        )
         .route("/servers/{server_id}/action", post(server_actions::action))
+        .route("/servers/{server_id}/topology", get(servers::topology))
+        .route("/servers/{server_id}/ips", get(servers::addresses))
+        .route("/servers/{server_id}/ips/{network}", get(servers::addresses_in))
+        .route("/servers/{server_id}/os-security-groups", get(servers::security_groups))
+        .route("/servers/{server_id}/os-interface", get(ports::interfaces))
+        .route("/servers/{server_id}/os-interface/{port_id}", get(ports::interface))
+        .route(
+            "/servers/{server_id}/metadata",
+            get(server_metadata::list).post(server_metadata::update).put(server_metadata::replace),
+        )
+        .route(
+            "/servers/{server_id}/metadata/{name}",
+            get(server_metadata::show).put(server_metadata::set).delete(server_metadata::remove),
+        )
+        .route(
+            "/servers/{server_id}/tags",
+            get(server_tags::list).put(server_tags::replace).delete(server_tags::clear),
+        )
+        .route(
+            "/servers/{server_id}/tags/{tag}",
+            get(server_tags::show).put(server_tags::add).delete(server_tags::remove),
+        )
         .route("/servers/{server_id}/migrations", get(server_migrations::list))
         .route(
             "/servers/{server_id}/migrations/{migration_id}",
@@ -44,17 +86,54 @@ fn compute() -> Router<Arc<Api>> {
         )
         .route("/servers/{server_id}/os-instance-actions", get(instance_actions::list))
         .route("/servers/{server_id}/os-instance-actions/{request_id}", get(instance_actions::show))
+}
+
+fn hosts() -> Router<Arc<Api>> {
+    Router::new()
         .route("/os-migrations", get(migrations::list))
         .route("/os-services", get(services::list))
         .route("/os-services/{service_id}", put(services::put).delete(services::delete))
         .route("/os-hypervisors", get(hypervisors::list))
         .route("/os-hypervisors/detail", get(hypervisors::detail))
+        .route("/os-hypervisors/statistics", get(hypervisors::statistics))
         .route("/os-hypervisors/{hypervisor_id}", get(hypervisors::show))
-        .route("/limits", get(misc::limits))
-        .route("/os-availability-zone", get(misc::zones))
-        .route("/os-availability-zone/detail", get(misc::zones_detail))
+        .route("/os-hypervisors/{hypervisor_id}/uptime", get(hypervisors::show_uptime))
+        .route("/os-hypervisors/{hypervisor_id}/search", get(hypervisors::search))
+        .route("/os-hypervisors/{hypervisor_id}/servers", get(hypervisors::servers))
+        .route("/os-availability-zone", get(aggregates::zones))
+        .route("/os-availability-zone/detail", get(aggregates::zones_detail))
+        .route("/os-aggregates", get(aggregates::list).post(aggregates::create))
+        .route(
+            "/os-aggregates/{aggregate_id}",
+            get(aggregates::show).put(aggregates::update).delete(aggregates::delete),
+        )
+        .route("/os-aggregates/{aggregate_id}/action", post(aggregates::action))
+}
+
+fn compute() -> Router<Arc<Api>> {
+    Router::new()
+        .merge(flavors())
+        .merge(servers())
+        .merge(hosts())
+        .route("/images", get(images::proxy_list))
+        .route("/images/detail", get(images::proxy_list))
+        .route("/images/{image_id}", get(images::proxy_show))
+        .route("/os-keypairs", get(keypairs::list).post(keypairs::create))
+        .route("/os-keypairs/{name}", get(keypairs::show).delete(keypairs::delete))
+        .route("/os-server-groups", get(server_groups::list).post(server_groups::create))
+        .route(
+            "/os-server-groups/{group_id}",
+            get(server_groups::show).delete(server_groups::delete),
+        )
+        .route("/limits", get(quotas::show_limits))
+        .route(
+            "/os-quota-sets/{project_id}",
+            get(quotas::show).put(quotas::update).delete(quotas::reset),
+        )
+        .route("/os-quota-sets/{project_id}/defaults", get(quotas::defaults))
+        .route("/os-quota-sets/{project_id}/detail", get(quotas::detail))
         .route("/extensions", get(misc::extensions))
-        .route("/os-aggregates", get(misc::aggregates))
+        .route("/extensions/{alias}", get(misc::show_extension))
         .route("/", get(version::one))
 }
 
@@ -65,11 +144,24 @@ fn others() -> Router<Arc<Api>> {
         .route("/v2.0", get(version::networks))
         .route("/v2.0/", get(version::networks))
         .route("/v2/images", get(images::list).post(images::create))
-        .route("/v2/images/{image_id}", get(images::show).delete(images::delete))
+        .route(
+            "/v2/images/{image_id}",
+            get(images::show).patch(image_update::patch).delete(images::delete),
+        )
+        .route(
+            "/v2/images/{image_id}/tags/{tag}",
+            put(image_update::add_tag).delete(image_update::remove_tag),
+        )
+        .route("/v2/schemas/image", get(image_schemas::image))
+        .route("/v2/schemas/images", get(image_schemas::images))
         .route("/v2.0/networks", get(networks::list).post(networks::create))
         .route("/v2.0/networks/{network_id}", get(networks::show).delete(networks::delete))
         .route("/v2.0/subnets", get(networks::subnets))
         .route("/v2.0/subnets/{subnet_id}", get(networks::show_subnet))
+        .route("/v2.0/ports", get(ports::list))
+        .route("/v2.0/ports/{port_id}", get(ports::show))
+        .route("/v2.0/extensions", get(ports::extensions))
+        .route("/v2.0/{kind}", get(ports::nothing))
         .route("/v1/servers/{server_id}/migrations/{migration_id}", get(own::migration))
         .route("/v1/allocations", get(own::allocations))
         .route("/v1/obligations", get(own::obligations))

@@ -2,6 +2,7 @@
 
 use whimbrel_db::{Connection, Database};
 
+use crate::auth::Authenticator;
 use crate::config::ApiConfig;
 use crate::error::ApiError;
 use crate::outbox::Sender;
@@ -12,6 +13,8 @@ pub struct Api {
     pub database: Database,
     /// The configuration.
     pub config: ApiConfig,
+    /// Who is asking.
+    pub authenticator: Authenticator,
     /// For telling conductors.
     pub sender: Sender,
 }

@@ -30,6 +30,8 @@ pub struct FlavorRow {
     pub description: Option<String>,
     /// When.
     pub created_at: DateTime<Utc>,
+    /// Names and values of the operator's.
+    pub extra_specs: Value,
 }
 
 impl FlavorRow {
@@ -120,6 +122,29 @@ pub async fn flavor_create(c: &mut Connection, row: &FlavorRow) -> Result<(), Db
             DbError::query("making a flavor")(error)
         }
     })
+}
+
+/// Changes a flavor's description, or all of its extra specifications. What is none stays.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn flavor_update(
+    c: &mut Connection,
+    id: &str,
+    description: Option<Option<&str>>,
+    extra_specs: Option<&Value>,
+) -> Result<(), DbError> {
+    let changed = diesel::update(flavor::table.find(id))
+        .set((
+            // Set to itself, so that there is always something to set.
+            flavor::name.eq(flavor::name),
+            description.map(|text| flavor::description.eq(text)),
+            extra_specs.map(|specs| flavor::extra_specs.eq(specs)),
+        ))
+        .execute(c)
+        .await
+        .map_err(DbError::query("changing a flavor"))?;
+    if changed == 1 { Ok(()) } else { Err(DbError::NotFound { kind: "Flavor", id: id.to_owned() }) }
 }
 
 /// Deletes a flavor. Guests keep the sizes that they were made with.

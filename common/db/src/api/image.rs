@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel_async::RunQueryDsl;
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::error::violates;
@@ -31,6 +32,66 @@ pub struct ImageRow {
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
+    /// The project that made it.
+    pub owner: String,
+    /// `public` and the like.
+    pub visibility: String,
+    /// It can't be deleted.
+    pub protected: bool,
+    /// The least disk that a server of it needs, in GiB.
+    pub min_disk: i64,
+    /// The least memory that a server of it needs, in MiB.
+    pub min_ram: i64,
+    /// Words of the user's.
+    pub tags: Vec<String>,
+    /// Names and values of the user's.
+    pub properties: Value,
+}
+
+/// An image to make.
+#[derive(Clone, Debug, Insertable)]
+#[diesel(table_name = image)]
+pub struct NewImage {
+    /// Its id.
+    pub id: Uuid,
+    /// Its name; not unique.
+    pub name: String,
+    /// `raw` or `qcow2`.
+    pub format: String,
+    /// The project that makes it.
+    pub owner: String,
+    /// `public` and the like.
+    pub visibility: String,
+    /// It can't be deleted.
+    pub protected: bool,
+    /// The least disk that a server of it needs, in GiB.
+    pub min_disk: i64,
+    /// The least memory that a server of it needs, in MiB.
+    pub min_ram: i64,
+    /// Words of the user's.
+    pub tags: Vec<String>,
+    /// Names and values of the user's.
+    pub properties: Value,
+}
+
+/// What changes of an image.
+#[derive(Clone, Debug, AsChangeset)]
+#[diesel(table_name = image)]
+pub struct ImageUpdate {
+    /// Its name.
+    pub name: String,
+    /// `public` and the like.
+    pub visibility: String,
+    /// It can't be deleted.
+    pub protected: bool,
+    /// The least disk that a server of it needs, in GiB.
+    pub min_disk: i64,
+    /// The least memory that a server of it needs, in MiB.
+    pub min_ram: i64,
+    /// Words of the user's.
+    pub tags: Vec<String>,
+    /// Names and values of the user's.
+    pub properties: Value,
 }
 
 /// All images, newest first.
@@ -68,29 +129,38 @@ pub async fn image_get(c: &mut Connection, id: Uuid) -> Result<ImageRow, DbError
 ///
 /// # Errors
 /// [`DbError::Exists`] when the id is taken.
-pub async fn image_create(
-    c: &mut Connection,
-    id: Uuid,
-    name: &str,
-    format: &str,
-) -> Result<ImageRow, DbError> {
+pub async fn image_create(c: &mut Connection, new: &NewImage) -> Result<ImageRow, DbError> {
     diesel::insert_into(image::table)
-        .values((
-            image::id.eq(id),
-            image::name.eq(name),
-            image::format.eq(format),
-            image::status.eq("queued"),
-        ))
+        .values((new, image::status.eq("queued")))
         .returning(ImageRow::as_returning())
         .get_result(c)
         .await
         .map_err(|error| {
             if violates(&error, "image_pkey") {
-                DbError::Exists { kind: "Image", id: id.to_string() }
+                DbError::Exists { kind: "Image", id: new.id.to_string() }
             } else {
                 DbError::query("making an image")(error)
             }
         })
+}
+
+/// Changes what people say of an image; its data never changes.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn image_update(
+    c: &mut Connection,
+    id: Uuid,
+    update: &ImageUpdate,
+) -> Result<ImageRow, DbError> {
+    diesel::update(image::table.find(id))
+        .set((update, image::updated_at.eq(diesel::dsl::now)))
+        .returning(ImageRow::as_returning())
+        .get_result(c)
+        .await
+        .optional()
+        .map_err(DbError::query("changing an image"))?
+        .ok_or_else(|| DbError::NotFound { kind: "Image", id: id.to_string() })
 }
 
 /// Its data is there.

@@ -12,7 +12,7 @@ use whimbrel_model::PortId;
 
 use super::NetworkRow;
 use crate::error::violates;
-use crate::schema::{network, port};
+use crate::schema::{instance, network, port};
 use crate::{Connection, DbError};
 
 /// Addresses tried at random before all that are free are looked for.
@@ -45,6 +45,52 @@ impl PortRow {
             bridge: self.bridge.clone(),
         }
     }
+}
+
+/// A port with whom it is for.
+#[derive(Clone, Debug)]
+pub struct PortView {
+    /// The port.
+    pub port: PortRow,
+    /// Its server.
+    pub instance_id: Uuid,
+    /// The server's host, if it has one.
+    pub host: Option<String>,
+    /// Whose.
+    pub project_id: String,
+}
+
+/// All ports, by id: those of a project's servers, or all.
+///
+/// # Errors
+/// When the query fails.
+pub async fn ports_list(
+    c: &mut Connection,
+    project_id: Option<&str>,
+) -> Result<Vec<PortView>, DbError> {
+    type Place = (Uuid, Option<String>, String);
+    type Stored = (Place, (Uuid, Uuid, String, String, String, String));
+    let mut query = port::table
+        .inner_join(network::table.on(network::id.eq(port::network_id)))
+        .inner_join(instance::table.on(instance::id.eq(port::instance_id)))
+        .filter(instance::deleted_at.is_null())
+        .select((
+            (instance::id, instance::host, instance::project_id),
+            (port::id, port::network_id, network::name, network::bridge, port::mac, port::address),
+        ))
+        .into_boxed();
+    if let Some(project_id) = project_id {
+        query = query.filter(instance::project_id.eq(project_id.to_owned()));
+    }
+    let stored: Vec<Stored> =
+        query.order(port::id).load(c).await.map_err(DbError::query("listing ports"))?;
+    let view = |(place, row): Stored| {
+        let (instance_id, host, project_id) = place;
+        let (id, network_id, network_name, bridge, mac, address) = row;
+        let port = PortRow { id, network_id, network_name, bridge, mac, address };
+        PortView { port, instance_id, host, project_id }
+    };
+    Ok(stored.into_iter().map(view).collect())
 }
 
 /// A port to make.

@@ -12,6 +12,8 @@ use whimbrel_sagas::Boot;
 
 use super::operate::{Caller, Started, start_saga};
 use super::port::{port_create, ports_of};
+use super::quota::{Usage, within};
+use super::server_group::join;
 use super::{FlavorRow, ImageRow, PortRow, WantedPort};
 use crate::schema::instance;
 use crate::text::{parse, parse_opt};
@@ -48,6 +50,11 @@ pub(super) struct Stored {
     updated_at: DateTime<Utc>,
     launched_at: Option<DateTime<Utc>>,
     deleted_at: Option<DateTime<Utc>>,
+    locked_by: Option<String>,
+    locked_reason: Option<String>,
+    availability_zone: Option<String>,
+    hostname: Option<String>,
+    tags: Vec<String>,
 }
 
 /// A server.
@@ -97,6 +104,16 @@ pub struct ServerRow {
     pub launched_at: Option<DateTime<Utc>>,
     /// When it was deleted.
     pub deleted_at: Option<DateTime<Utc>>,
+    /// Who locked it: `owner` or `admin`.
+    pub locked_by: Option<String>,
+    /// Why.
+    pub locked_reason: Option<String>,
+    /// The zone that was asked for.
+    pub availability_zone: Option<String>,
+    /// What it is to call itself.
+    pub hostname: Option<String>,
+    /// Words of the user's, in order.
+    pub tags: Vec<String>,
     /// Its ports, in order.
     pub ports: Vec<PortRow>,
 }
@@ -135,6 +152,11 @@ impl ServerRow {
             updated_at: stored.updated_at,
             launched_at: stored.launched_at,
             deleted_at: stored.deleted_at,
+            locked_by: stored.locked_by,
+            locked_reason: stored.locked_reason,
+            availability_zone: stored.availability_zone,
+            hostname: stored.hostname,
+            tags: stored.tags,
             ports,
         })
     }
@@ -180,11 +202,24 @@ pub async fn server_get(c: &mut Connection, id: Uuid) -> Result<ServerRow, DbErr
     ServerRow::assemble(stored, ports)
 }
 
+/// The project of a server, deleted or not.
+///
+/// # Errors
+/// [`DbError::NotFound`].
+pub async fn server_project(c: &mut Connection, id: Uuid) -> Result<String, DbError> {
+    instance::table
+        .find(id)
+        .select(instance::project_id)
+        .first(c)
+        .await
+        .optional()
+        .map_err(DbError::query("reading a server's project"))?
+        .ok_or_else(|| DbError::NotFound { kind: "Instance", id: id.to_string() })
+}
+
 /// A server to make.
 #[derive(Clone, Debug)]
 pub struct NewServer {
-    /// Its name.
-    pub name: String,
     /// For people.
     pub description: Option<String>,
     /// Its size.
@@ -201,37 +236,78 @@ pub struct NewServer {
     pub key_name: Option<String>,
     /// The only host that may be chosen, if somebody asked for one.
     pub requested_host: Option<HostName>,
+    /// The zone that was asked for.
+    pub availability_zone: Option<String>,
+    /// What it is to call itself.
+    pub hostname: Option<String>,
+    /// Words of the user's, in order.
+    pub tags: Vec<String>,
+    /// The server group that it is to be in.
+    pub group: Option<Uuid>,
+    /// What its project may have; -1 is no limit.
+    pub limits: Usage,
 }
 
-/// Makes a server and starts its boot, in one transaction.
+impl NewServer {
+    fn usage(&self, count: usize) -> Usage {
+        let instances = i64::try_from(count).unwrap_or(i64::MAX);
+        Usage {
+            instances,
+            cores: i64::from(self.flavor.vcpus).saturating_mul(instances),
+            ram: self.flavor.memory_mib.saturating_mul(instances),
+        }
+    }
+}
+
+/// Makes servers that differ in their names only and starts their boots, in one transaction.
 ///
 /// # Errors
-/// [`DbError::NoMoreAddresses`], [`DbError::InUse`] for an address; nothing is made then.
-pub async fn server_create(
+/// [`DbError::NoMoreAddresses`], [`DbError::InUse`] for an address, [`DbError::QuotaExceeded`]; nothing is made then.
+pub async fn servers_create(
     database: &Database,
     caller: &Caller,
     new: &NewServer,
-) -> Result<(ServerRow, Started), DbError> {
+    names: &[String],
+) -> Result<Vec<(ServerRow, Started)>, DbError> {
     let mut connection = database.connection().await?;
     connection
         .transaction(async |c| {
-            let id = Uuid::now_v7();
-            let stored = insert(c, id, caller, new).await?;
-            let mut ports = Vec::with_capacity(new.ports.len());
-            for (position, wanted) in (0..).zip(&new.ports) {
-                ports.push(port_create(c, id, position, wanted).await?);
+            within(c, &caller.project_id, &new.limits, &new.usage(names.len())).await?;
+            let reservation = Uuid::now_v7();
+            let mut made = Vec::with_capacity(names.len());
+            for name in names {
+                made.push(create(c, caller, new, name, reservation).await?);
             }
-            let server = ServerRow::assemble(stored, ports)?;
-            let boot = Boot {
-                instance: server.spec(&new.image)?,
-                requested_host: new.requested_host.clone(),
-                host: None,
-                tried: Vec::new(),
-            };
-            let started = start_saga(c, caller, Boot::NAME, Boot::VERSION, &boot, id, None).await?;
-            Ok((server, started))
+            Ok(made)
         })
         .await
+}
+
+async fn create(
+    c: &mut Connection,
+    caller: &Caller,
+    new: &NewServer,
+    name: &str,
+    reservation: Uuid,
+) -> Result<(ServerRow, Started), DbError> {
+    let id = Uuid::now_v7();
+    let stored = insert(c, id, caller, new, (name, reservation)).await?;
+    if let Some(group) = new.group {
+        join(c, id, group).await?;
+    }
+    let mut ports = Vec::with_capacity(new.ports.len());
+    for (position, wanted) in (0..).zip(&new.ports) {
+        ports.push(port_create(c, id, position, wanted).await?);
+    }
+    let server = ServerRow::assemble(stored, ports)?;
+    let boot = Boot {
+        instance: server.spec(&new.image)?,
+        requested_host: new.requested_host.clone(),
+        host: None,
+        tried: Vec::new(),
+    };
+    let started = start_saga(c, caller, Boot::NAME, Boot::VERSION, &boot, id, None).await?;
+    Ok((server, started))
 }
 
 async fn insert(
@@ -239,6 +315,7 @@ async fn insert(
     id: Uuid,
     caller: &Caller,
     new: &NewServer,
+    (name, reservation): (&str, Uuid),
 ) -> Result<Stored, DbError> {
     let state = InstanceState::NEW;
     let resources = new.flavor.resources();
@@ -246,7 +323,7 @@ async fn insert(
         .values((
             (
                 instance::id.eq(id),
-                instance::name.eq(&new.name),
+                instance::name.eq(name),
                 instance::description.eq(&new.description),
                 instance::project_id.eq(&caller.project_id),
                 instance::user_id.eq(&caller.user_id),
@@ -262,7 +339,13 @@ async fn insert(
                 instance::image_id.eq(new.image.id),
                 instance::metadata.eq(&new.metadata),
                 instance::key_name.eq(&new.key_name),
-                instance::reservation_id.eq(format!("r-{}", &id.simple().to_string()[24..])),
+                instance::reservation_id
+                    .eq(format!("r-{}", &reservation.simple().to_string()[24..])),
+            ),
+            (
+                instance::availability_zone.eq(&new.availability_zone),
+                instance::hostname.eq(&new.hostname),
+                instance::tags.eq(&new.tags),
             ),
         ))
         .returning(Stored::as_returning())

@@ -13,6 +13,7 @@ use whimbrel_messages::StepKey;
 use whimbrel_messages::scheduler::SelectDestinations;
 use whimbrel_model::HostName;
 
+use super::rules::Rules;
 use super::{Claimed, HostState, Ranking, Ratios, Wanted, hosts};
 use crate::schema::{allocation, saga};
 use crate::text::parse;
@@ -89,6 +90,8 @@ async fn choose<'a>(
 ) -> Result<Round<'a>, DbError> {
     let waiting = lock_waiting(connection, open.keys().copied()).await?;
     let held = held_by(connection, open.values().copied()).await?;
+    let servers: Vec<Uuid> = open.values().map(|request| request.instance_id.0).collect();
+    let mut rules = Rules::of(connection, &servers).await?;
     let mut hosts = hosts(connection, down_after_ms).await?;
     let mut round = Round::default();
     for (&key, &request) in open {
@@ -100,7 +103,9 @@ async fn choose<'a>(
             round.answers.insert(key, Claimed::Host(host));
             continue;
         }
-        let Ranking { candidates, refused } = rank(request, &hosts);
+        let mut ranking = rank(request, &hosts);
+        rules.apply(request.instance_id.0, &mut ranking);
+        let Ranking { candidates, refused } = ranking;
         let Some(host) = candidates.into_iter().next() else {
             round.answers.insert(key, Claimed::NoValidHost(refused));
             continue;
@@ -108,6 +113,7 @@ async fn choose<'a>(
         if let Some(state) = hosts.iter_mut().find(|state| state.name == host) {
             state.used = state.used + request.resources;
         }
+        rules.placed(request.instance_id.0, &host);
         round.chosen.push(Choice { key, request, host, granted: false });
     }
     Ok(round)

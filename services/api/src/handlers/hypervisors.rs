@@ -6,16 +6,65 @@ use axum::Json;
 use axum::extract::{Path, State};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use whimbrel_db::api::{self, HostRow};
+use whimbrel_db::api::{self, HostRow, ServerFilter};
+use whimbrel_model::ServiceStatus;
 
 use crate::body::Params;
 use crate::error::ApiError;
 use crate::state::Api;
-use crate::version::Version;
+use crate::version::{Base, Version};
 
 #[derive(Deserialize)]
 pub(crate) struct Query {
     hypervisor_hostname_pattern: Option<String>,
+    with_servers: Option<String>,
+    /// Pages, from version 2.33.
+    limit: Option<u32>,
+    marker: Option<String>,
+}
+
+impl Query {
+    /// All, or those whose names contain a text.
+    fn named(pattern: Option<String>) -> Self {
+        let hypervisor_hostname_pattern = pattern;
+        Self { hypervisor_hostname_pattern, with_servers: None, limit: None, marker: None }
+    }
+
+    /// Leaves the rows that are asked for, and says what comes after them.
+    fn page(
+        &self,
+        rows: &mut Vec<HostRow>,
+        version: Version,
+        most: i64,
+    ) -> Result<Option<String>, ApiError> {
+        if !version.since(33) {
+            return Ok(None);
+        }
+        let id = |row: &HostRow| {
+            if version.since(53) { row.service_id.to_string() } else { row.number.to_string() }
+        };
+        if let Some(marker) = &self.marker {
+            let position = rows.iter().position(|row| id(row) == *marker);
+            let none = || ApiError::BadRequest(format!("marker [{marker}] not found"));
+            rows.drain(..=position.ok_or_else(none)?);
+        }
+        let limit = usize::try_from(most).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok(rows.last().filter(|_| more).map(|last| format!("limit={limit}&marker={}", id(last))))
+    }
+
+    /// From 2.53 on lists can have servers in them.
+    fn wants_servers(&self, version: Version) -> Result<bool, ApiError> {
+        let Some(text) = self.with_servers.as_ref().filter(|_| version.since(53)) else {
+            return Ok(false);
+        };
+        super::server_actions::boolean(&json!(text)).ok_or_else(|| {
+            ApiError::BadRequest(format!(
+                "Invalid input for query parameters with_servers: '{text}' is not true or false."
+            ))
+        })
+    }
 }
 
 fn short(host: &HostRow, version: Version) -> Value {
@@ -93,16 +142,29 @@ async fn rows(api: &Api, query: &Query) -> Result<Vec<HostRow>, ApiError> {
     Ok(rows)
 }
 
+fn listing(views: &[Value], next: Option<String>, url: &str) -> Json<Value> {
+    let mut body = json!({ "hypervisors": views });
+    if let Some(next) = next {
+        body["hypervisors_links"] = json!([{ "rel": "next", "href": format!("{url}?{next}") }]);
+    }
+    Json(body)
+}
+
 /// Lists hypervisors.
 #[utoipa::path(get, path = "/v2.1/os-hypervisors", tag = "hosts", responses((status = 200)))]
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     Params(query): Params<Query>,
     version: Version,
+    base: Base,
 ) -> Result<Json<Value>, ApiError> {
-    let rows = rows(&api, &query).await?;
-    let views: Vec<Value> = rows.iter().map(|row| short(row, version)).collect();
-    Ok(Json(json!({ "hypervisors": views })))
+    let mut rows = rows(&api, &query).await?;
+    let next = query.page(&mut rows, version, api.limit(query.limit.map(i64::from)))?;
+    let mut views: Vec<Value> = rows.iter().map(|row| short(row, version)).collect();
+    if query.wants_servers(version)? {
+        add_servers(&api, &rows, &mut views).await?;
+    }
+    Ok(listing(&views, next, &format!("{}/v2.1/os-hypervisors", base.0)))
 }
 
 /// Lists hypervisors with all that is known of them.
@@ -111,10 +173,123 @@ pub(crate) async fn detail(
     State(api): State<Arc<Api>>,
     Params(query): Params<Query>,
     version: Version,
+    base: Base,
 ) -> Result<Json<Value>, ApiError> {
-    let rows = rows(&api, &query).await?;
-    let views: Vec<Value> = rows.iter().map(|row| full(row, version)).collect();
+    let mut rows = rows(&api, &query).await?;
+    let next = query.page(&mut rows, version, api.limit(query.limit.map(i64::from)))?;
+    let mut views: Vec<Value> = rows.iter().map(|row| full(row, version)).collect();
+    if query.wants_servers(version)? {
+        add_servers(&api, &rows, &mut views).await?;
+    }
+    Ok(listing(&views, next, &format!("{}/v2.1/os-hypervisors/detail", base.0)))
+}
+
+/// Adds all hypervisors up, before version 2.88.
+#[utoipa::path(get, path = "/v2.1/os-hypervisors/statistics", tag = "hosts",
+    responses((status = 200), (status = 404)))]
+pub(crate) async fn statistics(
+    State(api): State<Arc<Api>>,
+    version: Version,
+) -> Result<Json<Value>, ApiError> {
+    version.until(88)?;
+    let rows = rows(&api, &Query::named(None)).await?;
+    // As Nova: hosts that are disabled are not counted.
+    let usable = rows.iter().filter(|row| row.status == ServiceStatus::Enabled);
+    let views: Vec<Value> = usable.map(|row| full(row, Version(1))).collect();
+    let mut statistics = json!({ "count": views.len(), "current_workload": 0 });
+    for name in [
+        "vcpus",
+        "memory_mb",
+        "local_gb",
+        "vcpus_used",
+        "memory_mb_used",
+        "local_gb_used",
+        "free_ram_mb",
+        "free_disk_gb",
+        "running_vms",
+        "disk_available_least",
+    ] {
+        let sum: i64 = views.iter().filter_map(|view| view[name].as_i64()).sum();
+        statistics[name] = json!(sum);
+    }
+    Ok(Json(json!({ "hypervisor_statistics": statistics })))
+}
+
+/// Hypervisors whose names contain a text, with their servers or without, before version 2.53.
+async fn by_name(
+    api: &Api,
+    pattern: String,
+    version: Version,
+    servers: bool,
+) -> Result<Json<Value>, ApiError> {
+    version.until(53)?;
+    let query = Query::named(Some(pattern));
+    let rows = rows(api, &query).await?;
+    let mut views: Vec<Value> = rows.iter().map(|row| short(row, version)).collect();
+    if servers {
+        add_servers(api, &rows, &mut views).await?;
+    }
     Ok(Json(json!({ "hypervisors": views })))
+}
+
+/// Finds hypervisors by a part of their names, before version 2.53.
+#[utoipa::path(get, path = "/v2.1/os-hypervisors/{hypervisor_id}/search", tag = "hosts",
+    params(("hypervisor_id" = String, Path)), responses((status = 200), (status = 404)))]
+pub(crate) async fn search(
+    State(api): State<Arc<Api>>,
+    Path(pattern): Path<String>,
+    version: Version,
+) -> Result<Json<Value>, ApiError> {
+    by_name(&api, pattern, version, false).await
+}
+
+/// Lists the servers of hypervisors by a part of their names, before version 2.53.
+#[utoipa::path(get, path = "/v2.1/os-hypervisors/{hypervisor_id}/servers", tag = "hosts",
+    params(("hypervisor_id" = String, Path)), responses((status = 200), (status = 404)))]
+pub(crate) async fn servers(
+    State(api): State<Arc<Api>>,
+    Path(pattern): Path<String>,
+    version: Version,
+) -> Result<Json<Value>, ApiError> {
+    by_name(&api, pattern, version, true).await
+}
+
+/// Shows how long a hypervisor runs, before version 2.88.
+#[utoipa::path(get, path = "/v2.1/os-hypervisors/{hypervisor_id}/uptime", tag = "hosts",
+    params(("hypervisor_id" = String, Path)), responses((status = 200), (status = 404)))]
+pub(crate) async fn show_uptime(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    version: Version,
+) -> Result<Json<Value>, ApiError> {
+    version.until(88)?;
+    let down = api.config.service_down_time_ms;
+    let row = api::host_get(&mut api.connection().await?, &id, down).await?;
+    let mut view = short(&row, version);
+    view["uptime"] = json!(uptime(&row));
+    Ok(Json(json!({ "hypervisor": view })))
+}
+
+/// Puts what is known of their servers into the views of hypervisors.
+async fn add_servers(api: &Api, rows: &[HostRow], views: &mut [Value]) -> Result<(), ApiError> {
+    let filter = ServerFilter {
+        hosts: Some(rows.iter().map(|row| row.name.clone()).collect()),
+        deleted: Some(false),
+        limit: i64::MAX,
+        ..ServerFilter::default()
+    };
+    let servers = api::servers_list(&mut api.connection().await?, &filter).await?;
+    for (row, view) in rows.iter().zip(views) {
+        let own = servers
+            .iter()
+            .filter(|server| server.host.as_ref().is_some_and(|host| host.as_str() == row.name));
+        let short = |server: &api::ServerRow| json!({ "uuid": server.id, "name": server.name });
+        let own: Vec<Value> = own.map(short).collect();
+        if !own.is_empty() {
+            view["servers"] = json!(own);
+        }
+    }
+    Ok(())
 }
 
 /// Shows a hypervisor.
@@ -123,9 +298,14 @@ pub(crate) async fn detail(
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
+    Params(query): Params<Query>,
     version: Version,
 ) -> Result<Json<Value>, ApiError> {
     let down = api.config.service_down_time_ms;
-    let row = api::host_get(&mut api.connection().await?, &id, down).await?;
-    Ok(Json(json!({ "hypervisor": full(&row, version) })))
+    let row = [api::host_get(&mut api.connection().await?, &id, down).await?];
+    let mut views = [full(&row[0], version)];
+    if query.wants_servers(version)? {
+        add_servers(&api, &row, &mut views).await?;
+    }
+    Ok(Json(json!({ "hypervisor": views[0] })))
 }

@@ -15,7 +15,8 @@ use uuid::Uuid;
 use whimbrel_db::api;
 use whimbrel_model::DiskFormat;
 
-use super::images::get;
+use super::images::{get, get_own};
+use crate::auth::Context;
 use crate::error::ApiError;
 use crate::state::Api;
 
@@ -48,9 +49,10 @@ pub(crate) async fn remove(api: &Api, id: Uuid) -> Result<(), ApiError> {
 pub(crate) async fn upload(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
+    context: Context,
     request: Request,
 ) -> Result<StatusCode, ApiError> {
-    let row = get(&api, &id).await?;
+    let row = get_own(&api, &context, &id).await?;
     if row.status == "active" {
         return Err(ApiError::Conflict(format!(
             "Image {id} has its data already, which never changes; make another image."
@@ -113,8 +115,9 @@ async fn store(api: &Api, body: Body, to: &Temporary) -> Result<(String, i64), A
 pub(crate) async fn download(
     State(api): State<Arc<Api>>,
     Path(id): Path<String>,
+    context: Context,
 ) -> Result<Response, ApiError> {
-    let row = get(&api, &id).await?;
+    let row = get(&api, &context, &id).await?;
     if row.status != "active" {
         return Ok(StatusCode::NO_CONTENT.into_response());
     }

@@ -1,9 +1,9 @@
-//! Small answers that clients ask for: limits, zones, extensions, key pairs; and health.
+//! Small answers that clients ask for: extensions; and health.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 use whimbrel_db::api;
@@ -11,61 +11,57 @@ use whimbrel_db::api;
 use crate::error::ApiError;
 use crate::state::Api;
 
-/// There are no quotas yet: nothing is limited.
-#[utoipa::path(get, path = "/v2.1/limits", tag = "misc", responses((status = 200)))]
-pub(crate) async fn limits() -> Json<Value> {
-    let unlimited = [
-        "maxTotalInstances",
-        "maxTotalCores",
-        "maxTotalRAMSize",
-        "maxServerMeta",
-        "maxTotalKeypairs",
-        "maxServerGroups",
-        "maxServerGroupMembers",
-    ];
-    let mut absolute: serde_json::Map<String, Value> =
-        unlimited.iter().map(|name| ((*name).to_owned(), json!(-1))).collect();
-    for used in ["totalInstancesUsed", "totalCoresUsed", "totalRAMUsed", "totalServerGroupsUsed"] {
-        absolute.insert(used.to_owned(), json!(0));
-    }
-    Json(json!({ "limits": { "rate": [], "absolute": absolute } }))
+/// What older clients know as extensions and is in the API itself: alias and name.
+const EXTENSIONS: [(&str, &str); 23] = [
+    ("OS-DCF", "DiskConfig"),
+    ("OS-EXT-AZ", "ExtendedAvailabilityZone"),
+    ("OS-EXT-IMG-SIZE", "ImageSize"),
+    ("OS-EXT-SRV-ATTR", "ExtendedServerAttributes"),
+    ("OS-EXT-STS", "ExtendedStatus"),
+    ("OS-FLV-EXT-DATA", "FlavorExtraData"),
+    ("OS-SCH-HNT", "SchedulerHints"),
+    ("OS-SRV-USG", "ServerUsage"),
+    ("os-admin-actions", "AdminActions"),
+    ("os-aggregates", "Aggregates"),
+    ("os-availability-zone", "AvailabilityZone"),
+    ("os-evacuate", "Evacuate"),
+    ("os-extended-services", "ExtendedServices"),
+    ("os-flavor-access", "FlavorAccess"),
+    ("os-flavor-extra-specs", "FlavorExtraSpecs"),
+    ("os-flavor-manage", "FlavorManage"),
+    ("os-hypervisors", "Hypervisors"),
+    ("os-instance-actions", "InstanceActions"),
+    ("os-keypairs", "Keypairs"),
+    ("os-migrations", "Migrations"),
+    ("os-quota-sets", "Quotas"),
+    ("os-server-groups", "ServerGroups"),
+    ("os-services", "Services"),
+];
+
+fn extension((alias, name): (&str, &str)) -> Value {
+    json!({
+        "alias": alias,
+        "name": name,
+        "description": name,
+        "namespace": "http://docs.openstack.org/compute/ext/fake_xml",
+        "updated": "2014-12-03T00:00:00Z",
+        "links": [],
+    })
 }
 
-/// There is one availability zone.
-#[utoipa::path(get, path = "/v2.1/os-availability-zone", tag = "misc", responses((status = 200)))]
-pub(crate) async fn zones() -> Json<Value> {
-    let zone = json!({ "zoneName": "nova", "zoneState": { "available": true }, "hosts": null });
-    Json(json!({ "availabilityZoneInfo": [zone] }))
-}
-
-/// There is one availability zone; its hosts.
-#[utoipa::path(get, path = "/v2.1/os-availability-zone/detail", tag = "misc", responses((status = 200)))]
-pub(crate) async fn zones_detail(State(api): State<Arc<Api>>) -> Result<Json<Value>, ApiError> {
-    let down = api.config.service_down_time_ms;
-    let rows = api::hosts_list(&mut api.connection().await?, down).await?;
-    let host = |row: &api::HostRow| {
-        let service = json!({
-            "active": row.status == whimbrel_model::ServiceStatus::Enabled,
-            "available": row.up,
-            "updated_at": row.reported_at.map(crate::views::plain),
-        });
-        (row.name.clone(), json!({ "nova-compute": service }))
-    };
-    let hosts: serde_json::Map<String, Value> = rows.iter().map(host).collect();
-    let zone = json!({ "zoneName": "nova", "zoneState": { "available": true }, "hosts": hosts });
-    Ok(Json(json!({ "availabilityZoneInfo": [zone] })))
-}
-
-/// There are no extensions: what is offered is in the API itself.
+/// Lists what older clients know as extensions.
 #[utoipa::path(get, path = "/v2.1/extensions", tag = "misc", responses((status = 200)))]
 pub(crate) async fn extensions() -> Json<Value> {
-    Json(json!({ "extensions": [] }))
+    Json(json!({ "extensions": EXTENSIONS.map(extension) }))
 }
 
-/// There are no aggregates yet.
-#[utoipa::path(get, path = "/v2.1/os-aggregates", tag = "misc", responses((status = 200)))]
-pub(crate) async fn aggregates() -> Json<Value> {
-    Json(json!({ "aggregates": [] }))
+/// Shows what older clients know as an extension.
+#[utoipa::path(get, path = "/v2.1/extensions/{alias}", tag = "misc",
+    params(("alias" = String, Path)), responses((status = 200), (status = 404)))]
+pub(crate) async fn show_extension(Path(alias): Path<String>) -> Result<Json<Value>, ApiError> {
+    let found = EXTENSIONS.into_iter().find(|(known, _)| *known == alias);
+    let none = || ApiError::NotFound(format!("There is no extension {alias}."));
+    Ok(Json(json!({ "extension": extension(found.ok_or_else(none)?) })))
 }
 
 /// The process answers.

@@ -1,17 +1,30 @@
 //! What is done for each request. One file for each noun.
 
+pub(crate) mod aggregates;
 mod cold_actions;
+pub(crate) mod flavor_details;
 pub(crate) mod flavors;
 pub(crate) mod hypervisors;
 pub(crate) mod image_data;
+pub(crate) mod image_schemas;
+pub(crate) mod image_update;
 pub(crate) mod images;
 pub(crate) mod instance_actions;
+pub(crate) mod keypairs;
 pub(crate) mod migrations;
 pub(crate) mod misc;
 pub(crate) mod networks;
 pub(crate) mod own;
+pub(crate) mod ports;
+pub(crate) mod quotas;
 pub(crate) mod server_actions;
 pub(crate) mod server_create;
+pub(crate) mod server_groups;
+pub(crate) mod server_list;
+mod server_lock;
+pub(crate) mod server_metadata;
 pub(crate) mod server_migrations;
+mod server_place;
+pub(crate) mod server_tags;
 pub(crate) mod servers;
 pub(crate) mod services;

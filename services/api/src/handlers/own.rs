@@ -26,7 +26,7 @@ pub(crate) async fn migration(
     let mut connection = api.connection().await?;
     let row = api::migration_get(&mut connection, server_id(&server)?, &id).await?;
     let saga = api::migration_saga(&mut connection, &row).await?;
-    let mut view = views::server_migration(&row, MAX);
+    let mut view = views::server_migration(&row, MAX, true);
     view["migration_type"] = json!(row.migration_type);
     view["total_ms"] = json!(row.total_ms);
     view["downtime_ms"] = json!(row.downtime_ms);

@@ -12,13 +12,14 @@ use whimbrel_db::api::{self, Caller, HostRow, LiveMigrateOrder, ServerRow, Start
 use whimbrel_messages::compute::{BlockMigration, RebootKind};
 use whimbrel_model::{HostName, InstanceEvent, ServiceStatus, TaskState};
 
-use crate::auth::Context;
+use crate::auth::{Context, LIVE_MIGRATE_TO_HOST, MIGRATE_TO_HOST, Rule, of_action};
 use crate::body::{Body, ServerId};
 use crate::error::ApiError;
 use crate::state::Api;
 use crate::version::Version;
 
 use super::cold_actions::ColdAction;
+use super::server_lock::{self, Immediate};
 
 /// Does something with a server. The body is an object with one key, which says what.
 #[utoipa::path(post, path = "/v2.1/servers/{server_id}/action", tag = "servers",
@@ -29,7 +30,7 @@ use super::cold_actions::ColdAction;
 pub(crate) async fn action(
     State(api): State<Arc<Api>>,
     ServerId(id): ServerId,
-    Context(caller): Context,
+    context: Context,
     version: Version,
     Body(body): Body<Map<String, Value>>,
 ) -> Result<StatusCode, ApiError> {
@@ -39,14 +40,58 @@ pub(crate) async fn action(
             "Malformed request body: it must have exactly one key, the action's name.".to_owned(),
         ));
     };
+    context.check(of_action(&name))?;
+    if let Some(immediate) = Immediate::read(&name, &argument, version) {
+        let immediate = immediate?;
+        let server = api::server_get(&mut api.connection().await?, id).await?;
+        immediate.carry_out(&api, &context, &server).await?;
+        return Ok(StatusCode::ACCEPTED);
+    }
     let action = Action::read(&name, argument, version)?;
+    if let Some(rule) = action.to_a_host() {
+        context.check(rule)?;
+    }
     let server = api::server_get(&mut api.connection().await?, id).await?;
+    // What an operator does for a server whose host is lost is not held up by its user.
+    if !matches!(action, Action::Cold(ColdAction::Evacuate { .. })) {
+        server_lock::check(&context, &server)?;
+    }
     let status = action.status();
+    let caller = context.caller;
     let started = begin(&api, &caller, &server, action).await?;
     tracing::info!(instance.id = %id, request_id = %caller.request_id, saga.id = %started.saga_id, action = name, "accepted");
     api.sender.send(started.message);
     Ok(status)
 }
+
+/// Actions of Nova's that are answered as Nova does where the hypervisor can't.
+const NOT_OFFERED: [&str; 25] = [
+    "addFixedIp",
+    "addSecurityGroup",
+    "changePassword",
+    "createBackup",
+    "createImage",
+    "forceDelete",
+    "injectNetworkInfo",
+    "os-getConsoleOutput",
+    "os-getRDPConsole",
+    "os-getSerialConsole",
+    "os-getSPICEConsole",
+    "os-getVNCConsole",
+    "pause",
+    "rebuild",
+    "removeSecurityGroup",
+    "rescue",
+    "resetNetwork",
+    "restore",
+    "resume",
+    "shelve",
+    "shelveOffload",
+    "suspend",
+    "trigger_crash_dump",
+    "unpause",
+    "unshelve",
+];
 
 pub(super) enum Action {
     Start,
@@ -119,9 +164,12 @@ impl Action {
             "os-migrateLive" => Self::read_live_migrate(argument(name, value)?, version),
             other => match ColdAction::read(other, value, version) {
                 Some(read) => read.map(Self::Cold),
+                None if NOT_OFFERED.contains(&other) => Err(ApiError::NotImplemented(format!(
+                    "The action {other} is not offered by this service."
+                ))),
                 None => Err(ApiError::BadRequest(format!(
                     "There is no such action: {other}. Offered are os-start, os-stop, reboot, os-migrateLive, \
-                     resize, migrate, confirmResize, revertResize and evacuate."
+                     resize, migrate, confirmResize, revertResize, evacuate, lock, unlock and os-resetState."
                 ))),
             },
         }
@@ -174,6 +222,15 @@ impl Action {
             Self::Reboot(_) => "reboot",
             Self::LiveMigrate(..) => "os-migrateLive",
             Self::Cold(action) => action.name(),
+        }
+    }
+
+    /// The rule for those who say where to, if the action says so.
+    fn to_a_host(&self) -> Option<Rule> {
+        match self {
+            Self::LiveMigrate(Some(_), _) => Some(LIVE_MIGRATE_TO_HOST),
+            Self::Cold(ColdAction::Migrate { host: Some(_) }) => Some(MIGRATE_TO_HOST),
+            _ => None,
         }
     }
 

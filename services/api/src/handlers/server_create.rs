@@ -11,10 +11,13 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use whimbrel_db::DbError;
-use whimbrel_db::api::{self, FlavorRow, ImageRow, NewServer, WantedPort, flavor_with_server};
+use whimbrel_db::api::{
+    self, FlavorRow, ImageRow, NewServer, Usage, WantedPort, flavor_with_server,
+};
 use whimbrel_model::HostName;
 
-use crate::auth::Context;
+use super::server_place as place;
+use crate::auth::{CREATE_ON_HOST, Context};
 use crate::body::Body;
 use crate::error::ApiError;
 use crate::state::Api;
@@ -24,6 +27,8 @@ use crate::version::{Base, Version};
 #[derive(Deserialize, ToSchema)]
 pub(crate) struct CreateServer {
     server: Wanted,
+    #[serde(rename = "os:scheduler_hints", alias = "OS-SCH-HNT:scheduler_hints", default)]
+    hints: Map<String, Value>,
 }
 
 #[derive(Deserialize, ToSchema)]
@@ -37,10 +42,8 @@ struct Wanted {
     networks: Option<Value>,
     #[serde(default)]
     metadata: Map<String, Value>,
-    #[serde(default = "one")]
-    min_count: Value,
-    #[serde(default = "one")]
-    max_count: Value,
+    min_count: Option<Value>,
+    max_count: Option<Value>,
     key_name: Option<String>,
     description: Option<String>,
     availability_zone: Option<String>,
@@ -57,13 +60,20 @@ struct Wanted {
     #[serde(default)]
     tags: Vec<String>,
     hostname: Option<String>,
+    trusted_image_certificates: Option<Value>,
+    #[serde(rename = "adminPass")]
+    admin_pass: Option<String>,
+    #[serde(rename = "accessIPv4")]
+    access_ipv4: Option<String>,
+    #[serde(rename = "accessIPv6")]
+    access_ipv6: Option<String>,
+    #[serde(default)]
+    return_reservation_id: Value,
+    #[serde(default)]
+    personality: Vec<Value>,
 }
 
-fn one() -> Value {
-    json!(1)
-}
-
-fn invalid(what: impl std::fmt::Display) -> ApiError {
+pub(super) fn invalid(what: impl std::fmt::Display) -> ApiError {
     ApiError::BadRequest(format!("Invalid server: {what}."))
 }
 
@@ -83,26 +93,38 @@ impl Wanted {
         if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
             return Err(invalid("name must have 1 to 255 printable characters"));
         }
-        let is_one = |count: &Value| *count == json!(1) || *count == json!("1");
-        if !is_one(&self.min_count) || !is_one(&self.max_count) {
-            return Err(invalid(
-                "min_count and max_count must be 1; ask once for each server that you want",
-            ));
-        }
         if self.user_data.is_some() || self.config_drive.as_ref().is_some_and(wants_drive) {
             return Err(invalid("user_data and config_drive are not offered yet; leave them out"));
         }
-        if !self.tags.is_empty() {
-            return Err(invalid("tags are not offered yet; leave them out"));
+        for (since, given, name) in [
+            (19, self.description.is_some(), "description"),
+            (52, !self.tags.is_empty(), "tags"),
+            (63, self.trusted_image_certificates.is_some(), "trusted_image_certificates"),
+            (74, self.host.is_some(), "host"),
+            (74, self.hypervisor_hostname.is_some(), "hypervisor_hostname"),
+            (90, self.hostname.is_some(), "hostname"),
+        ] {
+            if given && !version.since(since) {
+                return Err(invalid(format!("{name} came with version 2.{since}")));
+            }
         }
-        if self.description.is_some() && !version.since(19) {
-            return Err(invalid("description came with version 2.19"));
+        if self.trusted_image_certificates.as_ref().is_some_and(|list| !list.is_null()) {
+            return Err(invalid("trusted_image_certificates are not offered; leave them out"));
         }
-        if self.hostname.is_some() && !version.since(90) {
-            return Err(invalid("hostname came with version 2.90"));
+        super::server_tags::check(&self.tags)?;
+        if self.hostname.as_deref().is_some_and(|name| !super::servers::is_hostname(name)) {
+            return Err(invalid("hostname must have 1 to 63 letters, digits, hyphens or dots"));
         }
-        if (self.host.is_some() || self.hypervisor_hostname.is_some()) && !version.since(74) {
-            return Err(invalid("host and hypervisor_hostname came with version 2.74"));
+        if self.admin_pass.as_deref().is_some_and(|password| !password.is_empty()) {
+            return Err(invalid("adminPass is not offered: guests never learn it; use a key pair"));
+        }
+        let shown = [&self.access_ipv4, &self.access_ipv6];
+        if shown.into_iter().flatten().any(|address| !address.is_empty())
+            || !self.personality.is_empty()
+        {
+            return Err(invalid(
+                "accessIPv4, accessIPv6 and personality are not offered; leave them out",
+            ));
         }
         let known = |config: &str| matches!(config, "AUTO" | "MANUAL");
         if self.disk_config.as_deref().is_some_and(|config| !known(config)) {
@@ -165,30 +187,49 @@ fn wants_drive(value: &Value) -> bool {
         || value == "false")
 }
 
-async fn flavor(api: &Api, wanted: &Value) -> Result<FlavorRow, ApiError> {
+async fn flavor(api: &Api, context: &Context, wanted: &Value) -> Result<FlavorRow, ApiError> {
     let text = match wanted {
         Value::String(text) => text.clone(),
         Value::Number(number) => number.to_string(),
         _ => return Err(invalid("flavorRef must be a flavor's id")),
     };
     let id = text.rsplit('/').next().unwrap_or(&text);
-    let found = api::flavor_get(&mut api.connection().await?, id).await;
-    found.map_err(|error| match error {
-        DbError::NotFound { .. } => ApiError::BadRequest(format!(
+    super::flavors::get(api, context, id).await.map_err(|error| match error {
+        ApiError::NotFound(_) => ApiError::BadRequest(format!(
             "Invalid flavorRef provided: flavor {id} could not be found."
         )),
-        other => other.into(),
+        other => other,
     })
 }
 
-async fn image(api: &Api, id: Uuid, flavor: &FlavorRow) -> Result<ImageRow, ApiError> {
-    let found = api::image_get(&mut api.connection().await?, id).await;
+/// The flavor as it is kept and shown with a server.
+fn flavor_view(flavor: &FlavorRow) -> Value {
+    let mut view = flavor_with_server(&flavor.snapshot());
+    view["extra_specs"] = flavor.extra_specs.clone();
+    view
+}
+
+async fn image(
+    api: &Api,
+    context: &Context,
+    id: Uuid,
+    flavor: &FlavorRow,
+) -> Result<ImageRow, ApiError> {
+    let found = super::images::get(api, context, &id.to_string()).await;
     let image = found.map_err(|error| match error {
-        DbError::NotFound { .. } => ApiError::BadRequest(format!(
+        ApiError::NotFound(_) => ApiError::BadRequest(format!(
             "Invalid imageRef provided: image {id} could not be found."
         )),
-        other => other.into(),
+        other => other,
     })?;
+    if image.min_ram > flavor.memory_mib {
+        return Err(ApiError::BadRequest(
+            "Flavor's memory is too small for requested image.".into(),
+        ));
+    }
+    if flavor.disk_gib > 0 && image.min_disk > flavor.disk_gib {
+        return Err(ApiError::BadRequest("Flavor's disk is too small for requested image.".into()));
+    }
     if image.status != "active" {
         return Err(invalid(format!("image {id} has no data yet; upload it first")));
     }
@@ -262,42 +303,83 @@ async fn automatic(api: &Api) -> Result<Vec<WantedPort>, ApiError> {
     }
 }
 
-/// Makes a server.
-#[utoipa::path(post, path = "/v2.1/servers", tag = "servers", request_body = CreateServer,
-    responses((status = 202), (status = 400), (status = 409)))]
-pub(crate) async fn create(
-    State(api): State<Arc<Api>>,
-    Context(caller): Context,
+/// All of a new server that the request does not say itself is looked up.
+async fn plan(
+    api: &Api,
+    context: &Context,
     version: Version,
-    base: Base,
-    Body(request): Body<CreateServer>,
-) -> Result<(StatusCode, [(&'static str, String); 1], Json<Value>), ApiError> {
-    let wanted = request.server;
-    wanted.check(version)?;
-    let flavor = flavor(&api, &wanted.flavor_ref).await?;
-    let image = image(&api, wanted.image()?, &flavor).await?;
+    wanted: &Wanted,
+    (hints, count): (&Map<String, Value>, usize),
+) -> Result<NewServer, ApiError> {
+    let flavor = flavor(api, context, &wanted.flavor_ref).await?;
+    let image = image(api, context, wanted.image()?, &flavor).await?;
     let requested_host = wanted.requested_host()?;
     if let Some(host) = &requested_host {
+        context.check(CREATE_ON_HOST)?;
         let down = api.config.service_down_time_ms;
         let found = api::host_get(&mut api.connection().await?, host.as_str(), down).await;
         found.map_err(|_| {
             ApiError::BadRequest(format!("Compute host {host} could not be found."))
         })?;
     }
-    let new = NewServer {
-        name: wanted.name.trim().to_owned(),
+    let limits = super::quotas::limits(api, &context.caller.project_id).await?;
+    let limit = |name: &str| limits.get(name).copied().unwrap_or(-1);
+    let items = i64::try_from(wanted.metadata.len()).unwrap_or(i64::MAX);
+    if limit("metadata_items") >= 0 && items > limit("metadata_items") {
+        return Err(ApiError::Forbidden(
+            "Maximum number of metadata items exceeds the quota of the project".to_owned(),
+        ));
+    }
+    let in_group = limit("server_group_members");
+    Ok(NewServer {
         description: wanted.description.clone(),
-        flavor_view: flavor_with_server(&flavor.snapshot()),
+        flavor_view: flavor_view(&flavor),
         flavor,
         image,
-        ports: ports(&api, wanted.networks.as_ref(), version).await?,
+        ports: ports(api, wanted.networks.as_ref(), version).await?,
         metadata: Value::Object(wanted.metadata.clone()),
-        key_name: wanted.key_name.clone(),
+        key_name: place::key_name(api, &context.caller, wanted.key_name.as_deref()).await?,
         requested_host,
+        availability_zone: place::zone(api, wanted.availability_zone.as_deref()).await?,
+        hostname: wanted.hostname.clone(),
+        tags: super::server_tags::sorted(&wanted.tags),
+        group: place::group(api, context, hints, in_group, count).await?,
+        limits: Usage { instances: limit("instances"), cores: limit("cores"), ram: limit("ram") },
+    })
+}
+
+/// Makes a server.
+#[utoipa::path(post, path = "/v2.1/servers", tag = "servers", request_body = CreateServer,
+    responses((status = 202), (status = 400), (status = 409)))]
+pub(crate) async fn create(
+    State(api): State<Arc<Api>>,
+    context: Context,
+    version: Version,
+    base: Base,
+    Body(request): Body<CreateServer>,
+) -> Result<(StatusCode, [(&'static str, String); 1], Json<Value>), ApiError> {
+    let (wanted, hints) = (request.server, request.hints);
+    wanted.check(version)?;
+    let count = place::count(wanted.min_count.as_ref(), wanted.max_count.as_ref())?;
+    let new = plan(&api, &context, version, &wanted, (&hints, count)).await?;
+    let names = place::names(wanted.name.trim(), count);
+    if count > 1 && new.ports.iter().any(|port| port.address.is_some()) {
+        return Err(invalid("several servers can't have one fixed_ip"));
+    }
+    let caller = &context.caller;
+    let made = api::servers_create(&api.database, caller, &new, &names).await?;
+    for (server, started) in &made {
+        api.sender.send(started.message.clone());
+        tracing::info!(instance.id = %server.id, request_id = %caller.request_id, "server accepted");
+    }
+    let Some((server, _)) = made.first() else {
+        return Err(ApiError::Internal(anyhow::anyhow!("no server was made")));
     };
-    let (server, started) = api::server_create(&api.database, &caller, &new).await?;
-    api.sender.send(started.message);
-    tracing::info!(instance.id = %server.id, request_id = %caller.request_id, "server accepted");
+    if super::server_actions::boolean(&wanted.return_reservation_id) == Some(true) {
+        let location = format!("{}/v2.1/servers", base.0);
+        let body = json!({ "reservation_id": server.reservation_id });
+        return Ok((StatusCode::ACCEPTED, [("location", location)], Json(body)));
+    }
     let location = format!("{}/v2.1/servers/{}", base.0, server.id);
     let body = json!({ "server": {
         "id": server.id,

@@ -22,6 +22,7 @@ use crate::views;
 pub(crate) async fn list(
     State(api): State<Arc<Api>>,
     ServerId(id): ServerId,
+    context: Context,
     version: Version,
 ) -> Result<Json<Value>, ApiError> {
     version.require(23)?;
@@ -35,7 +36,8 @@ pub(crate) async fn list(
         ..MigrationFilter::default()
     };
     let rows = api::migrations_list(&mut connection, &filter).await?;
-    let views: Vec<Value> = rows.iter().map(|row| views::server_migration(row, version)).collect();
+    let views: Vec<Value> =
+        rows.iter().map(|row| views::server_migration(row, version, context.is_admin())).collect();
     Ok(Json(json!({ "migrations": views })))
 }
 
@@ -60,6 +62,7 @@ async fn find(api: &Api, server: &str, id: &str) -> Result<(ServerRow, Migration
 pub(crate) async fn show(
     State(api): State<Arc<Api>>,
     Path((server, id)): Path<(String, String)>,
+    context: Context,
     version: Version,
 ) -> Result<Json<Value>, ApiError> {
     version.require(23)?;
@@ -76,7 +79,7 @@ pub(crate) async fn show(
             server.id
         )));
     }
-    Ok(Json(json!({ "migration": views::server_migration(&row, version) })))
+    Ok(Json(json!({ "migration": views::server_migration(&row, version, context.is_admin()) })))
 }
 
 /// Refuses where the server is not migrating, or the migration is not in one of `statuses`.
@@ -129,7 +132,7 @@ pub(crate) async fn abort(
 pub(crate) async fn action(
     State(api): State<Arc<Api>>,
     Path((server, id)): Path<(String, String)>,
-    Context(caller): Context,
+    Context { caller, .. }: Context,
     version: Version,
     Body(body): Body<Map<String, Value>>,
 ) -> Result<StatusCode, ApiError> {

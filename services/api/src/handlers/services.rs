@@ -1,5 +1,6 @@
 //! `/os-services`: which services there are, and what operators say of compute services.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -32,12 +33,12 @@ fn word(up: bool) -> &'static str {
     if up { "up" } else { "down" }
 }
 
-fn compute(host: &HostRow, version: Version) -> Value {
+fn compute(host: &HostRow, version: Version, zones: &HashMap<String, String>) -> Value {
     let mut view = json!({
         "id": if version.since(53) { json!(host.service_id) } else { json!(host.number) },
         "binary": COMPUTE,
         "host": host.name,
-        "zone": "nova",
+        "zone": zones.get(&host.name).map_or(api::DEFAULT_ZONE, String::as_str),
         "status": host.status,
         "state": word(host.up),
         "updated_at": host.reported_at.map(plain),
@@ -82,7 +83,8 @@ pub(crate) async fn list(
     let mut connection = api.connection().await?;
     let hosts = api::hosts_list(&mut connection, down).await?;
     let others = api::services_list(&mut connection).await?;
-    let mut views: Vec<Value> = hosts.iter().map(|host| compute(host, version)).collect();
+    let zones = api::zones_of_hosts(&mut connection).await?;
+    let mut views: Vec<Value> = hosts.iter().map(|host| compute(host, version, &zones)).collect();
     views.extend(others.iter().map(|row| other(row, version, down)));
     views.retain(|view| {
         query.host.as_ref().is_none_or(|host| view["host"] == **host)
@@ -137,7 +139,8 @@ pub(crate) async fn update(
         forced_down: request.forced_down,
     };
     let changed = apply(&api, &host.name, &update).await?;
-    Ok(Json(json!({ "service": compute(&changed, version) })))
+    let zones = api::zones_of_hosts(&mut api.connection().await?).await?;
+    Ok(Json(json!({ "service": compute(&changed, version, &zones) })))
 }
 
 async fn find(api: &Api, id: &str) -> Result<HostRow, ApiError> {
@@ -202,7 +205,7 @@ pub(crate) async fn old_update(
         other => return Err(ApiError::NotFound(format!("Unknown action {other}."))),
     }
     let changed = apply(&api, &request.host, &update).await?;
-    let mut view = compute(&changed, version);
+    let mut view = compute(&changed, version, &HashMap::new());
     if let Some(view) = view.as_object_mut() {
         view.retain(|name, _| {
             ["binary", "host", "status", "disabled_reason", "forced_down"].contains(&name.as_str())

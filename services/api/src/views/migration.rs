@@ -13,7 +13,7 @@ fn number(flavor: &FlavorSnapshot) -> Option<i64> {
 }
 
 /// In `/os-migrations`.
-pub(crate) fn migration(row: &MigrationRow, version: Version, base: &Base) -> Value {
+pub(crate) fn migration(row: &MigrationRow, version: Version, base: &Base, admin: bool) -> Value {
     let destination = row.dest_compute.as_ref().map(ToString::to_string);
     let mut view = json!({
         "id": row.number,
@@ -43,11 +43,21 @@ pub(crate) fn migration(row: &MigrationRow, version: Version, base: &Base) -> Va
         }
     }
     identity(fields, row, version);
+    hide(fields, admin);
     view
 }
 
+/// Only administrators see which hosts there are.
+fn hide(fields: &mut Map<String, Value>, admin: bool) {
+    for name in ["source_compute", "source_node", "dest_compute", "dest_node", "dest_host"] {
+        if !admin {
+            fields.insert(name.to_owned(), Value::Null);
+        }
+    }
+}
+
 /// In `/servers/{id}/migrations`.
-pub(crate) fn server_migration(row: &MigrationRow, version: Version) -> Value {
+pub(crate) fn server_migration(row: &MigrationRow, version: Version, admin: bool) -> Value {
     let destination = row.dest_compute.as_ref().map(ToString::to_string);
     let [memory_total, memory_processed, memory_remaining] = row.memory;
     let [disk_total, disk_processed, disk_remaining] = row.disk;
@@ -69,7 +79,9 @@ pub(crate) fn server_migration(row: &MigrationRow, version: Version) -> Value {
         "created_at": plain(row.created_at),
         "updated_at": plain(row.updated_at),
     });
-    identity(view.as_object_mut().expect("an object"), row, version);
+    let fields = view.as_object_mut().expect("an object");
+    identity(fields, row, version);
+    hide(fields, admin);
     view
 }
 

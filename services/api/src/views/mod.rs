@@ -6,7 +6,9 @@ mod server;
 use chrono::{DateTime, Utc};
 
 pub(crate) use migration::{migration, server_migration};
-pub(crate) use server::{server, server_link, status};
+pub(crate) use server::{
+    Around, as_changed, host_id, plain_addresses, server, server_link, status,
+};
 
 /// As servers and images show times.
 pub(crate) fn zulu(at: DateTime<Utc>) -> String {

@@ -1,11 +1,17 @@
 //! Servers, as the API shows them.
 
+use std::collections::HashMap;
+
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha224};
-use whimbrel_db::api::ServerRow;
-use whimbrel_model::{InstanceState, TaskState, VmState};
+use uuid::Uuid;
+use whimbrel_db::api::{self, ServerRow};
+use whimbrel_model::{InstanceState, ServiceStatus, TaskState, VmState};
 
 use super::zulu;
+use crate::auth::Context;
+use crate::error::ApiError;
+use crate::state::Api;
 use crate::version::{Base, Version};
 
 /// The one word that most people look at. Nova's `_STATE_MAP`.
@@ -47,17 +53,77 @@ pub(crate) fn server_link(row: &ServerRow, base: &Base) -> Value {
     json!({ "id": row.id, "name": row.name, "links": links(row.id, base) })
 }
 
+/// What is needed around servers to show them.
+pub(crate) struct Around {
+    version: Version,
+    base: Base,
+    admin: bool,
+    /// Zone by host.
+    zones: HashMap<String, String>,
+    /// Group by server.
+    groups: HashMap<Uuid, Uuid>,
+    /// What administrators see of hosts' services.
+    hosts: HashMap<String, &'static str>,
+}
+
+impl Around {
+    /// Reads what these servers need.
+    pub(crate) async fn read(
+        api: &Api,
+        context: &Context,
+        version: Version,
+        base: Base,
+        rows: &[ServerRow],
+    ) -> Result<Self, ApiError> {
+        let mut connection = api.connection().await?;
+        let admin = context.is_admin();
+        let zones = api::zones_of_hosts(&mut connection).await?;
+        let groups = match rows {
+            [one] if version.since(71) => {
+                api::groups_of_servers(&mut connection, &[one.id]).await?
+            }
+            _ => HashMap::new(),
+        };
+        let hosts = if admin && version.since(16) {
+            let all = api::hosts_list(&mut connection, api.config.service_down_time_ms).await?;
+            all.into_iter().map(|host| (host.name.clone(), host_status(&host))).collect()
+        } else {
+            HashMap::new()
+        };
+        Ok(Self { version, base, admin, zones, groups, hosts })
+    }
+
+    fn zone(&self, row: &ServerRow) -> String {
+        let Some(host) = &row.host else {
+            return row.availability_zone.clone().unwrap_or_default();
+        };
+        let zone = self.zones.get(host.as_str()).map_or(api::DEFAULT_ZONE, String::as_str);
+        zone.to_owned()
+    }
+}
+
+/// The service on a server's host, in Nova's words.
+fn host_status(host: &api::HostRow) -> &'static str {
+    match (host.forced_down, host.status, host.up) {
+        (true, _, _) => "DOWN",
+        (_, ServiceStatus::Disabled, _) => "MAINTENANCE",
+        (_, _, true) => "UP",
+        _ => "UNKNOWN",
+    }
+}
+
 /// All of a server. Some fields are in the view of one server and not in lists.
-pub(crate) fn server(row: &ServerRow, version: Version, base: &Base, one: bool) -> Value {
-    let mut view = common(row, base);
+pub(crate) fn server(row: &ServerRow, around: &Around, one: bool) -> Value {
+    let (version, base) = (around.version, &around.base);
+    let mut view = common(row, around);
     let fields = view.as_object_mut().expect("an object");
-    place(fields, row);
+    place(fields, row, around.admin);
     let shown = status(row.state);
     if matches!(shown, "ACTIVE" | "BUILD" | "MIGRATING" | "REBOOT") {
         fields.insert("progress".to_owned(), json!(if shown == "BUILD" { 0 } else { 100 }));
     }
     if let Some((_, message, at)) = row.fault.as_ref().filter(|_| row.state.vm == VmState::Error) {
-        let fault = json!({ "code": 500, "message": message, "created": zulu(*at) });
+        let fault = fault(message, *at, around.admin);
         fields.insert("fault".to_owned(), fault);
     }
     let flavor = if version.since(47) {
@@ -70,38 +136,99 @@ pub(crate) fn server(row: &ServerRow, version: Version, base: &Base, one: bool) 
         json!({ "id": id, "links": [{ "rel": "bookmark", "href": href }] })
     };
     fields.insert("flavor".to_owned(), flavor);
-    for (since, only_one, name, value) in additions(row) {
-        if version.since(since) && (one || !only_one) {
+    for (since, who, name, value) in additions(row, around) {
+        let seen = match who {
+            Who::All => true,
+            Who::Admin => around.admin,
+            Who::One => one,
+        };
+        if version.since(since) && seen {
             fields.insert(name.to_owned(), value);
         }
     }
     view
 }
 
-/// Fields that came with a microversion: since when, whether only in the view of one server, name, value.
-fn additions(row: &ServerRow) -> Vec<(u16, bool, &'static str, Value)> {
-    let host_status = if row.host.is_some() { "UP" } else { "" };
-    let hostname = row.name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+/// Only administrators learn which host or program refused.
+fn fault(message: &str, at: chrono::DateTime<chrono::Utc>, admin: bool) -> Value {
+    let no_host = "No valid host was found. There are not enough hosts available.";
+    let told = match message {
+        message if admin => message,
+        message if message.starts_with("No valid host was found") => no_host,
+        _ => "An unexpected error; an administrator sees the details.",
+    };
+    json!({ "code": 500, "message": told, "created": zulu(at) })
+}
+
+/// Who sees a field.
+enum Who {
+    All,
+    Admin,
+    /// All, but not in lists.
+    One,
+}
+
+/// Fields that came with a microversion: since when, for whom, name, value.
+fn additions(row: &ServerRow, around: &Around) -> Vec<(u16, Who, &'static str, Value)> {
+    let host = row.host.as_ref().and_then(|host| around.hosts.get(host.as_str()));
+    let plain = row.name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
+    let hostname = row.hostname.clone().unwrap_or(plain);
+    let group: Vec<_> = around.groups.get(&row.id).into_iter().collect();
+    // Nova shows the host name to everybody since 2.90.
+    let hostname_for = if around.version.since(90) { Who::All } else { Who::Admin };
     vec![
-        (3, false, "OS-EXT-SRV-ATTR:hostname", json!(hostname)),
-        (3, false, "OS-EXT-SRV-ATTR:reservation_id", json!(row.reservation_id)),
-        (3, false, "OS-EXT-SRV-ATTR:launch_index", json!(0)),
-        (3, false, "OS-EXT-SRV-ATTR:kernel_id", json!("")),
-        (3, false, "OS-EXT-SRV-ATTR:ramdisk_id", json!("")),
-        (3, false, "OS-EXT-SRV-ATTR:root_device_name", json!("/dev/vda")),
-        (3, false, "OS-EXT-SRV-ATTR:user_data", json!(null)),
-        (9, false, "locked", json!(false)),
-        (16, false, "host_status", json!(host_status)),
-        (19, false, "description", json!(row.description)),
-        (26, false, "tags", json!([])),
-        (63, false, "trusted_image_certificates", json!(null)),
-        (71, true, "server_groups", json!([])),
-        (73, false, "locked_reason", json!(null)),
-        (96, false, "pinned_availability_zone", json!(null)),
+        (3, hostname_for, "OS-EXT-SRV-ATTR:hostname", json!(hostname)),
+        (3, Who::Admin, "OS-EXT-SRV-ATTR:reservation_id", json!(row.reservation_id)),
+        (3, Who::Admin, "OS-EXT-SRV-ATTR:launch_index", json!(0)),
+        (3, Who::Admin, "OS-EXT-SRV-ATTR:kernel_id", json!("")),
+        (3, Who::Admin, "OS-EXT-SRV-ATTR:ramdisk_id", json!("")),
+        (3, Who::Admin, "OS-EXT-SRV-ATTR:root_device_name", json!("/dev/vda")),
+        (3, Who::Admin, "OS-EXT-SRV-ATTR:user_data", json!(null)),
+        (9, Who::All, "locked", json!(row.locked_by.is_some())),
+        (16, Who::Admin, "host_status", json!(host.unwrap_or(&""))),
+        (19, Who::All, "description", json!(row.description)),
+        (26, Who::All, "tags", json!(row.tags)),
+        (63, Who::All, "trusted_image_certificates", json!(null)),
+        (71, Who::One, "server_groups", json!(group)),
+        (73, Who::All, "locked_reason", json!(row.locked_reason)),
+        (96, Who::All, "pinned_availability_zone", json!(row.availability_zone)),
     ]
 }
 
-fn common(row: &ServerRow, base: &Base) -> Value {
+/// Leaves of a server what the answer to a change had before 2.75.
+pub(crate) fn as_changed(view: &mut Value, version: Version) {
+    const KEPT: [(u16, &str); 19] = [
+        (1, "id"),
+        (1, "name"),
+        (1, "status"),
+        (1, "tenant_id"),
+        (1, "user_id"),
+        (1, "metadata"),
+        (1, "hostId"),
+        (1, "image"),
+        (1, "flavor"),
+        (1, "created"),
+        (1, "updated"),
+        (1, "addresses"),
+        (1, "accessIPv4"),
+        (1, "accessIPv6"),
+        (1, "links"),
+        (1, "OS-DCF:diskConfig"),
+        (1, "progress"),
+        (9, "locked"),
+        (19, "description"),
+    ];
+    const LATER: [(u16, &str); 4] =
+        [(26, "tags"), (63, "trusted_image_certificates"), (73, "locked_reason"), (1, "fault")];
+    if let Some(fields) = view.as_object_mut() {
+        fields.retain(|name, _| {
+            KEPT.iter().chain(&LATER).any(|(since, kept)| version.since(*since) && kept == name)
+        });
+    }
+}
+
+fn common(row: &ServerRow, around: &Around) -> Value {
+    let base = &around.base;
     let image = format!("{}/images/{}", base.0, row.image_id);
     json!({
         "id": row.id,
@@ -118,7 +245,7 @@ fn common(row: &ServerRow, base: &Base) -> Value {
         "accessIPv6": "",
         "links": links(row.id, base),
         "OS-DCF:diskConfig": "MANUAL",
-        "OS-EXT-AZ:availability_zone": if row.host.is_some() { "nova" } else { "" },
+        "OS-EXT-AZ:availability_zone": around.zone(row),
         "config_drive": "",
         "key_name": row.key_name,
         "OS-SRV-USG:launched_at": row.launched_at.map(super::plain),
@@ -128,13 +255,16 @@ fn common(row: &ServerRow, base: &Base) -> Value {
     })
 }
 
-fn place(fields: &mut Map<String, Value>, row: &ServerRow) {
+/// What a project's users know a host by.
+pub(crate) fn host_id(project: &str, host: &str) -> String {
+    let hash = Sha224::digest(format!("{project}{host}"));
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn place(fields: &mut Map<String, Value>, row: &ServerRow, admin: bool) {
     let host = row.host.as_ref().map(ToString::to_string);
     let task = if row.delete_requested { Some(TaskState::Deleting) } else { row.state.task };
-    let host_id = host.as_ref().map_or_else(String::new, |host| {
-        let hash = Sha224::digest(format!("{}{host}", row.project_id));
-        hash.iter().map(|byte| format!("{byte:02x}")).collect()
-    });
+    let host_id = host.as_ref().map(|host| host_id(&row.project_id, host)).unwrap_or_default();
     for (name, value) in [
         ("hostId", json!(host_id)),
         ("OS-EXT-SRV-ATTR:host", json!(host)),
@@ -144,8 +274,21 @@ fn place(fields: &mut Map<String, Value>, row: &ServerRow) {
         ("OS-EXT-STS:task_state", json!(task)),
         ("OS-EXT-STS:power_state", json!(row.power_state as u8)),
     ] {
-        fields.insert(name.to_owned(), value);
+        if admin || !name.starts_with("OS-EXT-SRV-ATTR") {
+            fields.insert(name.to_owned(), value);
+        }
     }
+}
+
+/// Addresses alone, by network.
+pub(crate) fn plain_addresses(row: &ServerRow) -> Map<String, Value> {
+    let mut networks = Map::new();
+    for port in &row.ports {
+        let address = json!({ "version": 4, "addr": port.address });
+        let list = networks.entry(port.network_name.clone()).or_insert_with(|| json!([]));
+        list.as_array_mut().expect("a list").push(address);
+    }
+    networks
 }
 
 fn addresses(row: &ServerRow) -> Value {
