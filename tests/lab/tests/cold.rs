@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::{BOOT, SETTLED, Stage, all_hold};
 use whimbrel_lab::checks::Check;
 use whimbrel_lab::guest::Stat;
-use whimbrel_lab::{Deadline, Lab, MigrationTuning, Storage, Unit, until};
+use whimbrel_lab::{Deadline, Lab, Link, MigrationTuning, Storage, Unit, until};
 
 const LARGE: &str = "large";
 
@@ -33,6 +33,15 @@ impl std::ops::Deref for Cold {
 enum Kind {
     Migrate,
     Resize,
+}
+
+/// How a host is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lost {
+    /// As it should be when somebody forces it down.
+    Dead,
+    /// It goes on, and so do its guests; whoever forced it down was wrong.
+    CutOff,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -193,13 +202,16 @@ impl Cold {
         assert!(failed.is_empty(), "{}\nlogs: {}", failed.join("\n"), self.lab.logs().display());
     }
 
-    /// The host dies, is forced down, its guest is made again elsewhere; then the host comes back.
-    fn evacuate(&self) -> anyhow::Result<()> {
+    /// The host is lost and forced down, its guest is made again elsewhere; then the host comes back.
+    fn evacuate(&self, lost: Lost) -> anyhow::Result<()> {
         let id = self.boot()?;
         let written = self.write(&id)?.blocks_written.min(200);
         let source = self.home(&id)?;
         let destination = self.other(&source);
-        self.lab.kill_host(&source)?;
+        match lost {
+            Lost::Dead => self.lab.kill_host(&source)?,
+            Lost::CutOff => self.cables(&source, Lab::cut_link)?,
+        }
         self.api().force_down(&source, true)?;
         self.act(&id, &json!({ "evacuate": {} }))?;
         // From 2.95 on it stays off.
@@ -208,8 +220,17 @@ impl Cold {
         self.act(&id, &json!({ "os-start": null }))?;
         self.api().wait_for_status(&id, "ACTIVE", SETTLED)?;
         let kept = if self.lab.storage() == Storage::Shared { written / 2 } else { 0 };
-        self.check_runs(&id, &destination, kept)?;
-        self.lab.power_on_host(&source)?;
+        match lost {
+            Lost::Dead => {
+                self.check_runs(&id, &destination, kept)?;
+                self.lab.power_on_host(&source)?;
+            }
+            Lost::CutOff => {
+                let running = self.lab.hosts_running(&id)?;
+                ensure!(running.len() == 2, "the stale copy runs, too: {running:?}");
+                self.cables(&source, Lab::heal_link)?;
+            }
+        }
         until(Deadline::after(SETTLED), "the old host to clean up", || {
             let latest = self.api().migrations(&id)?.into_iter().next().context("no migration")?;
             Ok((latest.status == "completed").then_some(()))
@@ -219,20 +240,44 @@ impl Cold {
         self.check_runs(&id, &destination, kept)?;
         self.api().delete_server(&id, SETTLED)
     }
+
+    /// Does `what` to all of a host's cables.
+    fn cables(
+        &self,
+        host: &str,
+        what: fn(&Lab, &str, Link) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        [Link::Management, Link::Tenant]
+            .into_iter()
+            .try_for_each(|link| what(&self.lab, host, link))
+    }
 }
 
 #[test]
 fn every_move_of_a_stopped_disk_over_shared_storage() {
     let cold = Cold::set(Storage::Shared, MigrationTuning::default());
     cold.matrix();
-    cold.evacuate().unwrap_or_else(|error| panic!("evacuation: {error:#}"));
 }
 
 #[test]
 fn every_move_of_a_stopped_disk_with_local_disks() {
     let cold = Cold::set(Storage::Local, MigrationTuning::default());
     cold.matrix();
-    cold.evacuate().unwrap_or_else(|error| panic!("evacuation: {error:#}"));
+}
+
+#[test]
+fn a_guest_is_evacuated_over_shared_storage() {
+    let cold = Cold::set(Storage::Shared, MigrationTuning::default());
+    cold.evacuate(Lost::Dead).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// Over shared storage the stale copy's lock on the disk would keep the new one from starting.
+#[test]
+fn a_guest_with_local_disks_is_evacuated_also_when_its_host_still_runs_it() {
+    let cold = Cold::set(Storage::Local, MigrationTuning::default());
+    for lost in [Lost::Dead, Lost::CutOff] {
+        cold.evacuate(lost).unwrap_or_else(|error| panic!("{lost:?}: {error:#}"));
+    }
 }
 
 /// At 1 MiB a second, the megabytes that the guest has written take some seconds.

@@ -162,6 +162,36 @@ impl Faults {
         Ok(())
     }
 
+    /// The source dies for good in the middle of a move. The move ends, and the guest is evacuated.
+    fn lose_the_source(&self) -> anyhow::Result<()> {
+        let moving = self.begin(&self.boot()?)?;
+        let Moving { id, source, destination, .. } = &moving;
+        let lost = Instant::now();
+        self.lab.kill_host(source)?;
+        self.api().force_down(source, true)?;
+        let ended = self.api().wait_for_migration(id, SETTLED)?;
+        ensure!(ended.status == "failed", "{}: the guest can't have moved", ended.status);
+        let server = self.api().wait_for_status(id, "ACTIVE", SETTLED)?;
+        ensure!(server.host.as_ref() == Some(source), "it is said to be at {:?}", server.host);
+        eprintln!("source host lost: failed after {:.1} s", lost.elapsed().as_secs_f64());
+        self.api().action(id, &json!({ "evacuate": {} }))?;
+        self.api().wait_for_status(id, "SHUTOFF", SETTLED)?;
+        self.api().action(id, &json!({ "os-start": null }))?;
+        self.api().wait_for_status(id, "ACTIVE", SETTLED)?;
+        self.lab.power_on_host(source)?;
+        until(Deadline::after(SETTLED), "the lost host to clean up", || {
+            let latest = self.api().migrations(id)?.into_iter().next().context("no migration")?;
+            Ok((latest.status == "completed").then_some(()))
+        })?;
+        self.api().force_down(source, false)?;
+        self.check_consistent()?;
+        let mut checks = self.lab.check_place(id, destination)?;
+        checks.push(self.lab.check_files(id, destination)?);
+        checks.push(self.lab.check_messages()?);
+        all_hold(&checks)?;
+        self.api().delete_server(id, SETTLED)
+    }
+
     /// Runs `cases` one after the other, all of them, and fails if any has.
     fn run(&self, cases: &[(&str, Fault, &str, Home)]) {
         let mut failed = Vec::new();
@@ -173,6 +203,9 @@ impl Faults {
         }
         if let Err(error) = self.delete_all().and_then(|()| self.delete_in_the_middle()) {
             failed.push(format!("deleted: {error:#}"));
+        }
+        if let Err(error) = self.lose_the_source() {
+            failed.push(format!("source host lost: {error:#}"));
         }
         let logs = self.lab.logs().display();
         assert!(failed.is_empty(), "{}\nlogs: {logs}", failed.join("\n"));

@@ -9,6 +9,7 @@ use whimbrel_lab::labs_dir;
 use super::status::table;
 use super::{manage, note, say, signals};
 
+mod carry;
 mod control_plane;
 mod figures;
 mod virsh;
@@ -20,9 +21,9 @@ pub(super) struct Options {
     /// The lab's name.
     #[arg(long, default_value = "bench")]
     name: String,
-    /// Only one half of it.
+    /// Only one part of it.
     #[arg(long, value_enum)]
-    only: Option<Half>,
+    only: Option<Part>,
     /// Pairs of moves, by virsh and by Whimbrel.
     #[arg(long, default_value_t = 12)]
     pairs: usize,
@@ -32,15 +33,18 @@ pub(super) struct Options {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Half {
+enum Part {
     /// Simulated hosts that answer at once.
     ControlPlane,
-    /// Real guests.
+    /// Real guests, live, beside virsh.
     Virsh,
+    /// The disk of a guest that is off, beside a raw copy.
+    Carry,
 }
 
 /// What is to be reached on two cores (docs/benchmarks.md says where each comes from).
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
+    Target::most("carry.copy_ratio", 1.3),
     Target::most("virsh.total_ratio", 1.25),
     Target::most("virsh.downtime_ratio", 1.1),
     Target::most("saga.1.p50_ms", 50.0),
@@ -56,11 +60,15 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     signals::interrupt_on_signals(|| ())?;
     let _lock = manage::own(&options.name)?;
     let mut figures = Figures::default();
-    if options.only != Some(Half::Virsh) {
+    let wanted = |part| options.only.is_none_or(|only| only == part);
+    if wanted(Part::ControlPlane) {
         control_plane::measure(&options.name, &mut figures)?;
     }
-    if options.only != Some(Half::ControlPlane) {
+    if wanted(Part::Virsh) {
         virsh::measure(&options.name, options.pairs, &mut figures)?;
+    }
+    if wanted(Part::Carry) {
+        carry::measure(&options.name, options.pairs, &mut figures)?;
     }
     let file = labs_dir().with_file_name("target").join("bench.json");
     let text = serde_json::to_string_pretty(&figures.told)?;
