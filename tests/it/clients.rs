@@ -162,9 +162,30 @@ async fn servers_are_made_changed_and_deleted_by_their_names() {
     let second = clients.json(&show("second")).await;
     let host = "OS-EXT-SRV-ATTR:host";
     assert_ne!(first[host], second[host], "servers of one group that are to be apart");
-    assert_eq!(clients.json("server group show apart").await["members"].as_array().unwrap().len(), 2);
+    assert_eq!(
+        clients.json("server group show apart").await["members"].as_array().unwrap().len(),
+        2
+    );
     assert_eq!(clients.json("port list --server first").await.as_array().unwrap().len(), 1);
 
+    lists_are_filtered(&mut clients).await;
+    a_server_is_changed(&cloud, &mut clients, first["id"].as_str().unwrap()).await;
+    clients
+        .all(
+            "openstack server delete --wait web1
+             openstack server delete --wait second
+             openstack server group delete apart
+             openstack keypair delete mine
+             openstack image delete tiny-os",
+        )
+        .await;
+    for name in [String::new(), ".copy".to_owned(), ".key".to_owned()] {
+        let _ = std::fs::remove_file(format!("{file}{name}"));
+    }
+}
+
+/// Of the servers `first` and `second`.
+async fn lists_are_filtered(clients: &mut Clients) {
     for (filter, expected) in [
         ("", vec!["second", "first"]),
         ("--name ^fir", vec!["first"]),
@@ -186,7 +207,10 @@ async fn servers_are_made_changed_and_deleted_by_their_names() {
             listed.as_array().unwrap().iter().map(|row| row["Name"].as_str().unwrap()).collect();
         assert_eq!(names, expected, "server list {filter}");
     }
+}
 
+/// Server `first`, with this id, becomes `web1`.
+async fn a_server_is_changed(cloud: &Cloud, clients: &mut Clients, id: &str) {
     clients
         .all(
             "openstack server set --name web1 --property size=9 --tag db --description bye first
@@ -194,7 +218,7 @@ async fn servers_are_made_changed_and_deleted_by_their_names() {
              openstack server lock --reason repairs web1",
         )
         .await;
-    let web = clients.json(&show("web1")).await;
+    let web = clients.json("server show web1").await;
     assert_eq!(web["properties"], json!({ "size": "9" }));
     assert_eq!((&web["tags"], &web["locked_reason"]), (&json!(["db"]), &json!("repairs")));
     clients
@@ -203,7 +227,6 @@ async fn servers_are_made_changed_and_deleted_by_their_names() {
              openstack server stop web1",
         )
         .await;
-    let id = first["id"].as_str().unwrap();
     cloud.wait_for_status(id, "SHUTOFF").await;
     clients.ok("openstack server start web1").await;
     cloud.wait_for_status(id, "ACTIVE").await;
@@ -220,18 +243,6 @@ async fn servers_are_made_changed_and_deleted_by_their_names() {
     let request = events[0]["Request ID"].as_str().unwrap().to_owned();
     clients.ok(&format!("openstack server event show web1 {request}")).await;
     clients.fails("openstack server show nobody", "No Server found").await;
-    clients
-        .all(
-            "openstack server delete --wait web1
-             openstack server delete --wait second
-             openstack server group delete apart
-             openstack keypair delete mine
-             openstack image delete tiny-os",
-        )
-        .await;
-    for name in [String::new(), ".copy".to_owned(), ".key".to_owned()] {
-        let _ = std::fs::remove_file(format!("{file}{name}"));
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -313,7 +324,9 @@ async fn live_migrations_are_shown_aborted_and_forced_by_both_clients() {
     let number = cloud.wait_for_migration(&id, "running").await["id"].clone();
     clients.ok(&format!("nova live-migration-force-complete guest {number}")).await;
     cloud.wait_for_migration(&id, "completed").await;
-    clients.all("nova migration-list\n nova list\n nova show guest\n nova instance-action-list guest").await;
+    clients
+        .all("nova migration-list\n nova list\n nova show guest\n nova instance-action-list guest")
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -380,7 +393,10 @@ async fn operators_look_after_hosts_flavors_and_limits() {
     assert_eq!(zoned["OS-EXT-SRV-ATTR:host"], "a");
     assert_eq!(zoned["OS-EXT-AZ:availability_zone"], "north");
     clients
-        .fails("openstack server create --image image --flavor small --network net more", "Quota exceeded")
+        .fails(
+            "openstack server create --image image --flavor small --network net more",
+            "Quota exceeded",
+        )
         .await;
     clients.fails("openstack aggregate remove host faster a", "availability").await;
     clients
