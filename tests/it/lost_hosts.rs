@@ -107,6 +107,23 @@ async fn what_a_silent_host_may_still_run_keeps_its_room_until_that_is_certain()
     }
 }
 
+/// Both ends of the move hold room, the silent one until it has cleaned up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_waits_for_a_decision_is_deleted_while_its_source_is_silent() {
+    let (mut cloud, id, source, _) = two().await;
+    cloud.resize(&id).await;
+    cloud.kill(&source).await;
+    cloud.wait_until_down(&source).await;
+    cloud.delete(&id).await;
+    cloud.wait_until_gone(&id).await;
+    let held = cloud.allocations(&id).await;
+    assert!(held.len() == 1 && held[0].1 == source, "{held:?}");
+    cloud.start_compute(&source, FakeConfig::default());
+    cloud.wait_until_nothing_is_owed().await;
+    assert_eq!(cloud.allocations(&id).await, []);
+    assert_eq!(cloud.leftovers(&id), Vec::<String>::new());
+}
+
 /// What its source keeps may be the only whole copy.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_is_not_confirmed_by_itself_to_a_host_that_is_silent() {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use chrono::{TimeDelta, Utc};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 use whimbrel_messages::compute::{
     Fence, FenceResize, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
     ResizeInstance,
@@ -40,8 +41,28 @@ pub(crate) struct Agent<D> {
     /// Something has changed that the next report should say soon.
     pub(crate) changed: Arc<Notify>,
     running: Arc<Mutex<UnderWay>>,
-    sagas: Mutex<HashMap<SagaId, Arc<tokio::sync::Mutex<()>>>>,
+    sagas: Turns<SagaId>,
+    guests: Turns<Uuid>,
     short: TaskTracker,
+}
+
+/// One lock for each of whatever takes turns.
+struct Turns<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
+
+impl<K> Default for Turns<K> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<K: Eq + std::hash::Hash> Turns<K> {
+    fn of(&self, key: K) -> Arc<tokio::sync::Mutex<()>> {
+        let mut all = self.0.lock().expect("nobody panics while holding it");
+        if all.len() > 1_000 {
+            all.retain(|_, turn| Arc::strong_count(turn) > 1);
+        }
+        Arc::clone(all.entry(key).or_default())
+    }
 }
 
 type UnderWay = HashMap<StepKey, Work>;
@@ -84,7 +105,8 @@ impl<D: ComputeDriver> Agent<D> {
             publisher,
             changed,
             running: Arc::default(),
-            sagas: Mutex::default(),
+            sagas: Turns::default(),
+            guests: Turns::default(),
             short: TaskTracker::new(),
         }
     }
@@ -160,6 +182,13 @@ impl<D: ComputeDriver> Agent<D> {
             None
         } else {
             Some(turn.lock().await)
+        };
+        let guest = self.turn_of_guest(&command);
+        let _guest = match &guest {
+            Some(turn) if command.method != LiveMigrationForceComplete::METHOD => {
+                Some(turn.lock().await)
+            }
+            _ => None,
         };
         if command.key.dir == Dir::Undo {
             // Before the work, so that no late request can come after it.
@@ -237,11 +266,15 @@ impl<D: ComputeDriver> Agent<D> {
 
     /// What the work of one saga takes turns by.
     pub(crate) fn turn(&self, saga_id: SagaId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut sagas = self.sagas.lock().expect("nobody panics while holding it");
-        if sagas.len() > 1_000 {
-            sagas.retain(|_, turn| Arc::strong_count(turn) > 1);
-        }
-        Arc::clone(sagas.entry(saga_id).or_default())
+        self.sagas.of(saga_id)
+    }
+
+    /// What short work on one guest takes turns by, of whatever sagas: work that was put off long ago may come beside
+    /// a new saga's. Jobs take no such turn, as what ends them must not wait for them.
+    fn turn_of_guest(&self, command: &Command) -> Option<Arc<tokio::sync::Mutex<()>>> {
+        let id =
+            command.body.get("instance_id").or_else(|| command.body.pointer("/instance/id"))?;
+        Some(self.guests.of(id.as_str()?.parse().ok()?))
     }
 }
 

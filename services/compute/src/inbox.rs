@@ -29,10 +29,13 @@ struct Probe {
     probe: Uuid,
 }
 
-/// Consumes until told to stop. Returns the background part that ended unasked, if one did.
+/// Consumes until told to stop. With `restarted`, the host was, and what lies in its queue is of the time before: it may
+/// ask for the start of a guest that has been made again elsewhere since. All of it is dropped, up to the agent's own
+/// first message; what is still wanted is asked for again. Returns the background part that ended unasked, if one did.
 pub(crate) async fn consume<D: ComputeDriver>(
     agent: &Arc<Agent<D>>,
     amqp: &Amqp,
+    restarted: bool,
     background: &mut JoinSet<&'static str>,
     shutdown: &mut Shutdown,
 ) -> anyhow::Result<Option<&'static str>> {
@@ -41,11 +44,17 @@ pub(crate) async fn consume<D: ComputeDriver>(
     let publisher = amqp.publisher();
     let mut probes = tokio::time::interval(PROBE);
     let mut heard = Instant::now();
+    let mut of_before = restarted;
     loop {
         tokio::select! {
             delivery = deliveries.next() => match delivery {
                 Some(delivery) if is_probe(&delivery) => {
                     heard = Instant::now();
+                    of_before = false;
+                    delivery.ack().await;
+                }
+                Some(delivery) if of_before => {
+                    tracing::info!("dropping a command of before the host's restart");
                     delivery.ack().await;
                 }
                 Some(delivery) => agent.dispatch(delivery),

@@ -94,6 +94,11 @@ impl Index {
         lines
     }
 
+    fn is_wasteful(&self) -> bool {
+        let wasted = self.lines - self.live().min(self.lines);
+        wasted > SLACK || self.lines > 20 * SLACK
+    }
+
     fn live(&self) -> usize {
         self.accepted.len() + self.answered.len() + self.buried.len()
     }
@@ -102,6 +107,8 @@ impl Index {
 /// The journal of one host.
 pub(crate) struct Journal {
     index: Mutex<Index>,
+    /// Held by whoever appends from the file to the index, and alone by whoever writes the file anew from the index.
+    appending: tokio::sync::RwLock<()>,
     appender: Appender,
 }
 
@@ -115,7 +122,11 @@ impl Journal {
             // Whatever was torn or forgotten is gone from the file, too.
             let lines = index.compact(Utc::now());
             let appender = Appender::start(&path, &lines)?;
-            Ok(Self { index: Mutex::new(index), appender })
+            Ok(Self {
+                index: Mutex::new(index),
+                appending: tokio::sync::RwLock::default(),
+                appender,
+            })
         });
         opened.await.map_err(std::io::Error::other)?
     }
@@ -165,17 +176,27 @@ impl Journal {
     }
 
     async fn append(&self, line: Line) -> std::io::Result<()> {
-        self.appender.append(&line).await?;
-        let compacted = {
+        let wasteful = {
+            let _appending = self.appending.read().await;
+            self.appender.append(&line).await?;
             let mut index = self.index();
             index.take(line);
-            let wasted = index.lines - index.live().min(index.lines);
-            (wasted > SLACK || index.lines > 20 * SLACK).then(|| index.compact(Utc::now()))
+            index.is_wasteful()
         };
-        match compacted {
-            Some(lines) => self.appender.rewrite(lines).await,
-            None => Ok(()),
-        }
+        if wasteful { self.compact().await } else { Ok(()) }
+    }
+
+    /// Writes the file anew. Nobody appends meanwhile: a line that is in the file and not yet in the index would be lost.
+    async fn compact(&self) -> std::io::Result<()> {
+        let _alone = self.appending.write().await;
+        let lines = {
+            let mut index = self.index();
+            if !index.is_wasteful() {
+                return Ok(());
+            }
+            index.compact(Utc::now())
+        };
+        self.appender.rewrite(lines).await
     }
 
     fn index(&self) -> std::sync::MutexGuard<'_, Index> {

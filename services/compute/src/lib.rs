@@ -16,6 +16,7 @@ mod handlers;
 mod inbox;
 mod jobs;
 mod journal;
+mod reboot;
 mod replies;
 mod reporter;
 
@@ -77,6 +78,8 @@ pub async fn serve<D: ComputeDriver>(
     let journal = Journal::open(&compute.state_dir.join("journal.jsonl"))
         .await
         .context("opening the journal")?;
+    let restarted = reboot::since_last_time(&compute.state_dir)
+        .context("looking whether the host was restarted")?;
     let amqp = Amqp::connect(&config.amqp, &format!("whimbrel-compute {}", compute.host))
         .await
         .context("connecting to the broker")?;
@@ -93,7 +96,7 @@ pub async fn serve<D: ComputeDriver>(
     let agent = Arc::new(agent);
     agent.resume_jobs();
     tracing::info!(host = %compute.host, "ready");
-    let ended = inbox::consume(&agent, &amqp, &mut background, &mut shutdown).await?;
+    let ended = inbox::consume(&agent, &amqp, restarted, &mut background, &mut shutdown).await?;
     agent.finish_short_work().await;
     background.shutdown().await;
     amqp.close().await;

@@ -258,7 +258,11 @@ fn remove_arrival(connect: &Connect, id: InstanceId, owner_epoch: i64) -> Result
 
 /// Whether the guest came here by the move under `owner_epoch`, and all of it: libvirt stores its definition only
 /// then. One whose memory was still on its way is not whole, and never will be.
-fn has_arrived(connect: &Connect, id: InstanceId, owner_epoch: i64) -> Result<bool, DriverError> {
+pub(crate) fn has_arrived(
+    connect: &Connect,
+    id: InstanceId,
+    owner_epoch: i64,
+) -> Result<bool, DriverError> {
     let Some(domain) = domains::find(connect, id)? else { return Ok(false) };
     let halted_on_the_way = matches!(
         domains::state(&domain)?,

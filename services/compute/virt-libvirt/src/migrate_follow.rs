@@ -13,6 +13,7 @@ use crate::domains::{self, DomainState};
 use crate::driver::LibvirtDriver;
 use crate::epochs::Right;
 use crate::job_stats;
+use crate::migrate_destination::has_arrived;
 use crate::migrate_mend::Mender;
 use crate::move_control::MoveControl;
 use crate::raw::{DomainEvent, DomainEventKind};
@@ -100,9 +101,13 @@ impl LibvirtDriver {
         &self,
         job: &LiveMigrationJob,
     ) -> Result<DestinationView, DriverError> {
-        let id = job.instance.id;
+        let (id, epoch) = (job.instance.id, job.owner_epoch);
         self.hypervisor
             .call_other_host(&job.listen.destination_uri, move |connect| {
+                // Also one that has shut itself off since: what it wrote there is there.
+                if has_arrived(connect, id, epoch)? {
+                    return Ok(DestinationView::Has);
+                }
                 let Some(domain) = domains::find(connect, id)? else {
                     return Ok(DestinationView::of(None, false));
                 };

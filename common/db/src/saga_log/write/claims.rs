@@ -75,12 +75,13 @@ pub(crate) async fn release_kept(
     if instances.is_empty() {
         return Ok(());
     }
-    let gone = "EXISTS (SELECT FROM instance i WHERE i.id = allocation.instance_id \
-                AND (i.vm_state = 'deleted' OR i.host IS DISTINCT FROM allocation.host) \
-                AND NOT EXISTS (SELECT FROM saga s WHERE s.instance_id = i.id \
-                                AND s.phase IN ('new', 'running', 'unwinding')))";
+    // What a move holds at its source is another matter, as long as there is a guest to move.
+    let gone = "EXISTS (SELECT FROM instance i WHERE i.id = allocation.instance_id AND (i.vm_state = 'deleted' \
+                OR (allocation.consumer = i.id AND i.host IS DISTINCT FROM allocation.host \
+                    AND NOT EXISTS (SELECT FROM saga s WHERE s.instance_id = i.id \
+                                    AND s.phase IN ('new', 'running', 'unwinding')))))";
     diesel::delete(allocation::table)
-        .filter(allocation::consumer.eq_any(instances))
+        .filter(allocation::instance_id.eq_any(instances))
         .filter(sql::<Bool>(gone))
         .filter(not(may_run_there()))
         .execute(connection)
