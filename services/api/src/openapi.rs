@@ -38,6 +38,7 @@ use crate::handlers::{
         image_update::add_tag,
         image_update::remove_tag,
         images::proxy_list,
+        images::proxy_detail,
         images::proxy_show,
         image_data::upload,
         image_data::download,

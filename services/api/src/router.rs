@@ -116,7 +116,7 @@ fn compute() -> Router<Arc<Api>> {
         .merge(servers())
         .merge(hosts())
         .route("/images", get(images::proxy_list))
-        .route("/images/detail", get(images::proxy_list))
+        .route("/images/detail", get(images::proxy_detail))
         .route("/images/{image_id}", get(images::proxy_show))
         .route("/os-keypairs", get(keypairs::list).post(keypairs::create))
         .route("/os-keypairs/{name}", get(keypairs::show).delete(keypairs::delete))

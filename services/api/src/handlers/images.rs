@@ -331,6 +331,18 @@ fn proxied(row: &ImageRow, base: &Base) -> Value {
     })
 }
 
+/// The images that the Compute API showed up to version 2.35.
+async fn proxy_rows(
+    api: &Api,
+    context: &Context,
+    version: Version,
+) -> Result<Vec<ImageRow>, ApiError> {
+    version.until(36)?;
+    let mut rows = api::images_list(&mut api.connection().await?, None).await?;
+    rows.retain(|row| visible(row, context));
+    Ok(rows)
+}
+
 /// Lists images, up to version 2.35.
 #[utoipa::path(get, path = "/v2.1/images", tag = "images", responses((status = 200), (status = 404)))]
 pub(crate) async fn proxy_list(
@@ -339,10 +351,24 @@ pub(crate) async fn proxy_list(
     version: Version,
     base: Base,
 ) -> Result<Json<Value>, ApiError> {
-    version.until(36)?;
-    let rows = api::images_list(&mut api.connection().await?, None).await?;
-    let rows = rows.iter().filter(|row| visible(row, &context));
-    let images: Vec<Value> = rows.map(|row| proxied(row, &base)).collect();
+    let rows = proxy_rows(&api, &context, version).await?;
+    let short = |row: &ImageRow| {
+        let links = proxied(row, &base)["links"].take();
+        json!({ "id": row.id, "name": row.name, "links": links })
+    };
+    Ok(Json(json!({ "images": rows.iter().map(short).collect::<Vec<_>>() })))
+}
+
+/// Lists images with all that is known of them, up to version 2.35.
+#[utoipa::path(get, path = "/v2.1/images/detail", tag = "images", responses((status = 200), (status = 404)))]
+pub(crate) async fn proxy_detail(
+    State(api): State<Arc<Api>>,
+    context: Context,
+    version: Version,
+    base: Base,
+) -> Result<Json<Value>, ApiError> {
+    let rows = proxy_rows(&api, &context, version).await?;
+    let images: Vec<Value> = rows.iter().map(|row| proxied(row, &base)).collect();
     Ok(Json(json!({ "images": images })))
 }
 

@@ -92,7 +92,7 @@ fn events(history: &[HistoryRow], version: Version, project: &str, admin: bool) 
             event["hostId"] =
                 json!(host.map(|host| views::host_id(project, host)).unwrap_or_default());
             if admin {
-                event["host"] = json!(host);
+                event["host"] = json!(host.unwrap_or_default());
             }
         }
         if version.since(84) {

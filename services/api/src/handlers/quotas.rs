@@ -18,12 +18,11 @@ use crate::state::Api;
 use crate::version::Version;
 
 /// Quotas of Nova's that nothing is counted for here: since when they are gone, name.
-const UNCOUNTED: [(u16, &str); 8] = [
+const UNCOUNTED: [(u16, &str); 7] = [
     (36, "fixed_ips"),
     (36, "floating_ips"),
     (36, "security_groups"),
     (36, "security_group_rules"),
-    (36, "networks"),
     (57, "injected_files"),
     (57, "injected_file_content_bytes"),
     (57, "injected_file_path_bytes"),
@@ -59,7 +58,7 @@ const GONE: [(u16, &str); 8] = [
     (36, "maxSecurityGroupRules"),
     (36, "totalFloatingIpsUsed"),
     (36, "totalSecurityGroupsUsed"),
-    (57, "maxImageMeta"),
+    (39, "maxImageMeta"),
     (57, "maxPersonality"),
     (57, "maxPersonalitySize"),
 ];

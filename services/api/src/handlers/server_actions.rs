@@ -65,7 +65,7 @@ pub(crate) async fn action(
 }
 
 /// Actions of Nova's that are answered as Nova does where the hypervisor can't.
-const NOT_OFFERED: [&str; 25] = [
+const NOT_OFFERED: [&str; 27] = [
     "addFixedIp",
     "addSecurityGroup",
     "changePassword",
@@ -80,6 +80,7 @@ const NOT_OFFERED: [&str; 25] = [
     "os-getVNCConsole",
     "pause",
     "rebuild",
+    "removeFixedIp",
     "removeSecurityGroup",
     "rescue",
     "resetNetwork",
@@ -90,6 +91,7 @@ const NOT_OFFERED: [&str; 25] = [
     "suspend",
     "trigger_crash_dump",
     "unpause",
+    "unrescue",
     "unshelve",
 ];
 

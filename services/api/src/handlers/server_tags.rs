@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -14,7 +15,7 @@ use whimbrel_db::api;
 use crate::body::{Body, ServerId, server_id};
 use crate::error::ApiError;
 use crate::state::Api;
-use crate::version::Version;
+use crate::version::{Base, Version};
 
 /// The version that brought tags.
 const SINCE: u16 = 26;
@@ -118,18 +119,22 @@ pub(crate) async fn add(
     State(api): State<Arc<Api>>,
     Path((server, tag)): Path<(String, String)>,
     version: Version,
-) -> Result<StatusCode, ApiError> {
+    base: Base,
+) -> Result<Response, ApiError> {
     version.require(SINCE)?;
     let id = server_id(&server)?;
-    let mut status = StatusCode::NO_CONTENT;
+    let location = format!("{}/v2.1/servers/{id}/tags/{tag}", base.0);
+    let mut new = false;
     let change = |mut tags: BTreeSet<String>| {
-        if tags.insert(tag) {
-            status = StatusCode::CREATED;
-        }
+        new = tags.insert(tag);
         check(&tags.iter().cloned().collect::<Vec<_>>()).map(|()| tags)
     };
     api::server_tags(&mut api.connection().await?, id, change).await??;
-    Ok(status)
+    Ok(if new {
+        (StatusCode::CREATED, [("location", location)]).into_response()
+    } else {
+        StatusCode::NO_CONTENT.into_response()
+    })
 }
 
 /// Takes a tag from a server.

@@ -130,7 +130,7 @@ pub(crate) async fn update(
     let row = [api::server_update(&mut api.connection().await?, id, &update).await?];
     let around = views::Around::read(&api, &context, version, base, &row).await?;
     // What a change answers has all fields since 2.75.
-    let mut view = views::server(&row[0], &around, version.since(75));
+    let mut view = views::server(&row[0], &around, true);
     if !version.since(75) {
         views::as_changed(&mut view, version);
     }

@@ -205,10 +205,15 @@ pub(crate) async fn old_update(
         other => return Err(ApiError::NotFound(format!("Unknown action {other}."))),
     }
     let changed = apply(&api, &request.host, &update).await?;
-    let mut view = compute(&changed, version, &HashMap::new());
+    let mut view = compute(&changed, version.max(Version(11)), &HashMap::new());
+    let of_verb = match verb.as_str() {
+        "disable-log-reason" => &["status", "disabled_reason"][..],
+        "force-down" => &["forced_down"],
+        _ => &["status"],
+    };
     if let Some(view) = view.as_object_mut() {
         view.retain(|name, _| {
-            ["binary", "host", "status", "disabled_reason", "forced_down"].contains(&name.as_str())
+            ["binary", "host"].contains(&name.as_str()) || of_verb.contains(&name.as_str())
         });
     }
     Ok(Json(json!({ "service": view })))

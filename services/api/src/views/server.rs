@@ -218,8 +218,13 @@ pub(crate) fn as_changed(view: &mut Value, version: Version) {
         (9, "locked"),
         (19, "description"),
     ];
-    const LATER: [(u16, &str); 4] =
-        [(26, "tags"), (63, "trusted_image_certificates"), (73, "locked_reason"), (1, "fault")];
+    const LATER: [(u16, &str); 5] = [
+        (26, "tags"),
+        (63, "trusted_image_certificates"),
+        (71, "server_groups"),
+        (73, "locked_reason"),
+        (1, "fault"),
+    ];
     if let Some(fields) = view.as_object_mut() {
         fields.retain(|name, _| {
             KEPT.iter().chain(&LATER).any(|(since, kept)| version.since(*since) && kept == name)
