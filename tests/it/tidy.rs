@@ -64,7 +64,7 @@ fn each_outside_world_is_named_by_one_crate() {
         ("diesel", &["whimbrel-db", "whimbrel-test-utils"]),
         ("diesel-async", &["whimbrel-db", "whimbrel-test-utils"]),
         ("diesel_migrations", &["whimbrel-db"]),
-        ("axum", &["whimbrel-api"]),
+        ("axum", &["whimbrel-api", "whimbrel-service"]),
         ("utoipa", &["whimbrel-api"]),
         ("virt", &["whimbrel-virt-libvirt"]),
         ("virt-sys", &["whimbrel-virt-libvirt"]),

@@ -6,6 +6,8 @@
 pub mod api;
 pub mod consistency;
 mod error;
+pub mod figures;
+mod health;
 mod liveness;
 mod migrate;
 mod outbox;
@@ -20,4 +22,4 @@ pub use error::DbError;
 pub use liveness::{heartbeat, service_heartbeat};
 pub use migrate::{pending_migrations, revert_migrations, run_migrations};
 pub use outbox::{OutboxMessage, delete_outbox, due_outbox};
-pub use pool::{Connection, Database, DatabaseConfig};
+pub use pool::{Connection, Database, DatabaseConfig, PoolUse};

@@ -6,7 +6,7 @@ use diesel_async::{
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../schemas/db/migrations");
+pub(crate) const MIGRATIONS: EmbeddedMigrations = embed_migrations!("../../schemas/db/migrations");
 /// Only one process migrates at a time.
 const LOCK: &str = "SELECT pg_advisory_lock(7706931)";
 

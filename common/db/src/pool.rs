@@ -9,15 +9,17 @@ use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
 };
 use diesel_async::{AsyncConnection, AsyncPgConnection, SimpleAsyncConnection};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::DbError;
 
 /// How to reach the database.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DatabaseConfig {
     /// `postgres://user:password@host:port/database`. Never logged.
+    #[schemars(extend("writeOnly" = true))]
     pub url: String,
     /// Connections at most.
     #[serde(default = "default_pool_size")]
@@ -92,6 +94,25 @@ impl Database {
     /// [`DbError::Unavailable`] when none is to be had in ten seconds.
     pub async fn connection(&self) -> Result<Connection, DbError> {
         self.pool.get().await.map_err(|error| DbError::Unavailable(error.to_string()))
+    }
+}
+
+/// A pool's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// That there are.
+    pub open: usize,
+    /// That nobody uses.
+    pub idle: usize,
+    /// Who wait for one.
+    pub waiting: usize,
+}
+
+impl Database {
+    /// How busy the pool is.
+    pub fn pool_use(&self) -> PoolUse {
+        let status = self.pool.status();
+        PoolUse { open: status.size, idle: status.available, waiting: status.waiting }
     }
 }
 

@@ -1,12 +1,14 @@
 //! How to reach the broker.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 /// How to reach the broker.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AmqpConfig {
     /// `amqp://user:password@host:port/vhost`, or `amqps://` for TLS. Never logged.
+    #[schemars(extend("writeOnly" = true))]
     pub url: String,
 }
 

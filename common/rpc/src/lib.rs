@@ -119,6 +119,20 @@ impl Amqp {
         self.consuming.is_ready() && self.publishing.is_ready()
     }
 
+    /// As [`Amqp::is_ready`], after a try to build anew what is lost: a service that only publishes would else learn of
+    /// a lost connection only when it has something to say.
+    ///
+    /// # Errors
+    /// With what is wrong, when it is not ready.
+    pub async fn ready(self) -> Result<(), String> {
+        for link in [&self.consuming, &self.publishing] {
+            if !link.stands().await {
+                link.connect().await.map_err(|error| error.to_string())?;
+            }
+        }
+        if self.is_ready() { Ok(()) } else { Err("a consumer is not consuming".to_owned()) }
+    }
+
     /// Closes both connections. Unacknowledged messages go back to their queues.
     pub async fn close(&self) {
         self.consuming.close().await;

@@ -84,6 +84,10 @@ impl Link {
             && self.consumers_live.load(Ordering::Relaxed) == wanted
     }
 
+    pub(crate) async fn stands(&self) -> bool {
+        self.connection.lock().await.as_ref().is_some_and(|known| known.status().connected())
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Relaxed)
     }

@@ -1,28 +1,30 @@
-//! What every Whimbrel process does alike: configuration, logs, signals, the exit status.
+//! What every Whimbrel process does alike: configuration, logs, health, metrics, signals, the exit status.
 
-mod config;
+mod cli;
+pub mod config;
 mod error_chain;
+mod figures;
+mod health;
 mod logs;
+mod probe;
 mod shutdown;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use serde::de::DeserializeOwned;
-
-pub use config::{ConfigError, load};
+use cli::{Args, complain};
+pub use config::Configuration;
 pub use error_chain::ErrorChain;
+pub use health::{Health, ManagementConfig};
 pub use logs::{LogConfig, LogFormat};
+pub use metrics;
 pub use shutdown::Shutdown;
 
-/// Arguments of every service.
-#[derive(Debug, Parser)]
-struct Args {
-    /// The configuration file, in TOML. Each value can be overridden by an environment variable
-    /// `WHIMBREL__SECTION__KEY`.
-    #[arg(long, short)]
-    config: PathBuf,
+/// The parts of a service's configuration that every service has.
+pub trait CommonConfig: Configuration {
+    /// Section `[log]`.
+    fn log(&self) -> &LogConfig;
+    /// Section `[management]`.
+    fn management(&self) -> &ManagementConfig;
 }
 
 /// The `main` of a service: reads its configuration, starts logs and the runtime, and runs it until it ends or
@@ -30,20 +32,23 @@ struct Args {
 ///
 /// The exit status is 0 after a stop that was asked for, 1 when the service failed, 2 when it could not start
 /// because of its arguments or configuration.
-pub fn main<C, F>(name: &'static str, log: fn(&C) -> &LogConfig, run: F) -> ExitCode
+pub fn main<C, F>(name: &'static str, run: F) -> ExitCode
 where
-    C: DeserializeOwned,
+    C: CommonConfig,
     F: AsyncFnOnce(C, Shutdown) -> anyhow::Result<()>,
 {
-    let args = Args::parse();
-    let config = match load::<C>(&args.config) {
+    let args = Args::read(name);
+    if let Some(command) = &args.command {
+        return cli::carry_out(name, command, &args.sources(), C::management);
+    }
+    let config = match config::load::<C>(&args.sources()) {
         Ok(config) => config,
         Err(error) => {
-            complain(name, &ErrorChain(&error).to_string());
+            complain(name, &error.to_string());
             return ExitCode::from(2);
         }
     };
-    if let Err(error) = logs::start(log(&config)) {
+    if let Err(error) = logs::start(config.log()) {
         complain(name, &error);
         return ExitCode::from(2);
     }
@@ -71,9 +76,4 @@ where
             ExitCode::FAILURE
         }
     }
-}
-
-#[expect(clippy::print_stderr, reason = "before there are logs")]
-fn complain(name: &str, message: &str) {
-    eprintln!("{name}: {message}");
 }

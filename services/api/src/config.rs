@@ -3,18 +3,22 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use whimbrel_db::DatabaseConfig;
 use whimbrel_rpc::AmqpConfig;
-use whimbrel_service::LogConfig;
+use whimbrel_service::{CommonConfig, LogConfig, ManagementConfig};
 
 /// The whole configuration file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How to log.
     #[serde(default)]
     pub log: LogConfig,
+    /// Health and metrics.
+    #[serde(default)]
+    pub management: ManagementConfig,
     /// The database.
     pub database: DatabaseConfig,
     /// The broker.
@@ -23,8 +27,18 @@ pub struct Config {
     pub api: ApiConfig,
 }
 
+impl CommonConfig for Config {
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn management(&self) -> &ManagementConfig {
+        &self.management
+    }
+}
+
 /// What operators can tune.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApiConfig {
     /// Where to listen.
@@ -65,7 +79,7 @@ pub struct ApiConfig {
 }
 
 /// How callers are known.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AuthMode {
     /// Everybody is an administrator. Only on the loopback interface.
@@ -78,7 +92,7 @@ pub enum AuthMode {
 }
 
 /// Section `[api.http_basic]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HttpBasicConfig {
     /// Names and bcrypt hashes, as `htpasswd -B` writes them.
@@ -88,7 +102,7 @@ pub struct HttpBasicConfig {
 }
 
 /// Section `[api.keystone]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeystoneConfig {
     /// The identity service's API v3: `https://keystone.example/v3`.
@@ -111,13 +125,20 @@ pub struct KeystoneConfig {
 }
 
 /// A text that is never logged.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(transparent)]
+#[schemars(extend("writeOnly" = true))]
 pub struct Secret(String);
 
 impl Secret {
     pub(crate) fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("****")
     }
 }
 

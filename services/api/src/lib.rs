@@ -5,11 +5,10 @@
 
 mod auth;
 mod body;
-#[cfg(test)]
-mod compatibility;
 mod config;
 mod error;
 mod handlers;
+mod observe;
 mod openapi;
 mod outbox;
 mod router;
@@ -22,9 +21,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::middleware::from_fn;
 use whimbrel_db::Database;
 use whimbrel_rpc::{Amqp, Topology};
-use whimbrel_service::Shutdown;
+use whimbrel_service::{Health, Shutdown};
 
 pub use auth::Authenticator;
 pub use config::{ApiConfig, AuthMode, Config, HttpBasicConfig, KeystoneConfig, Secret};
@@ -53,18 +53,28 @@ pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
     tokio::fs::create_dir_all(&config.api.image_dir).await.with_context(|| {
         format!("making the image directory {}", config.api.image_dir.display())
     })?;
+    let health = Health::start("whimbrel-api", &config.management)?;
     let database = Database::new(&config.database)?;
+    health.require("database", {
+        let database = database.clone();
+        move || database.clone().ready()
+    });
     let amqp =
         Amqp::connect(&config.amqp, "whimbrel-api").await.context("connecting to the broker")?;
     amqp.declare(Topology::Api).await.context("declaring queues")?;
+    health.require("broker", {
+        let amqp = amqp.clone();
+        move || amqp.clone().ready()
+    });
     let (sender, sending) = outbox::start(database.clone(), amqp.publisher());
     let (database_of_api, config) = (database.clone(), config.api);
     let api = Arc::new(Api { database: database_of_api, config, authenticator, sender });
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .with_context(|| format!("listening on {listen}"))?;
+    health.started();
     tracing::info!(%listen, "ready");
-    let server = axum::serve(listener, router(api))
+    let server = axum::serve(listener, router(api).layer(from_fn(observe::layer)))
         .with_graceful_shutdown(async move { shutdown.wait().await });
     let heartbeat = whimbrel_db::heartbeat(database, "whimbrel-api", HEARTBEAT);
     tokio::select! {

@@ -2,20 +2,24 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use whimbrel_model::HostName;
 use whimbrel_rpc::AmqpConfig;
-use whimbrel_service::LogConfig;
+use whimbrel_service::{CommonConfig, LogConfig, ManagementConfig};
 use whimbrel_virt::fake::FakeConfig;
 use whimbrel_virt_libvirt::LibvirtConfig;
 
 /// The whole configuration file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How to log.
     #[serde(default)]
     pub log: LogConfig,
+    /// Health and metrics.
+    #[serde(default)]
+    pub management: ManagementConfig,
     /// The broker.
     pub amqp: AmqpConfig,
     /// The service's own.
@@ -28,8 +32,18 @@ pub struct Config {
     pub fake: FakeConfig,
 }
 
+impl CommonConfig for Config {
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn management(&self) -> &ManagementConfig {
+        &self.management
+    }
+}
+
 /// What operators can tune.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ComputeConfig {
     /// This host's name; never changes as long as it has guests.
@@ -42,8 +56,9 @@ pub struct ComputeConfig {
     /// How often to report, in milliseconds. A host that is silent for several times this is down.
     #[serde(default = "default_report_interval_ms")]
     pub report_interval_ms: u64,
-    /// Base images are fetched from `{image_url}/v2/images/{id}/file`.
+    /// Base images are fetched from `{image_url}/v2/images/{id}/file`. May hold a user and password for the API.
     #[serde(default)]
+    #[schemars(extend("writeOnly" = true))]
     pub image_url: String,
 }
 
@@ -52,7 +67,7 @@ fn default_report_interval_ms() -> u64 {
 }
 
 /// Which hypervisor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DriverKind {
     /// A real one, through libvirt.

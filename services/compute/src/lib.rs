@@ -26,7 +26,7 @@ use anyhow::Context;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use whimbrel_rpc::{Amqp, Topology};
-use whimbrel_service::Shutdown;
+use whimbrel_service::{Health, Shutdown};
 use whimbrel_virt::ComputeDriver;
 use whimbrel_virt::fake::FakeDriver;
 use whimbrel_virt_libvirt::{HostContext, LibvirtDriver};
@@ -71,6 +71,7 @@ pub async fn serve<D: ComputeDriver>(
     driver: D,
     mut shutdown: Shutdown,
 ) -> anyhow::Result<()> {
+    let health = Health::start("whimbrel-compute", &config.management)?;
     let compute = &config.compute;
     tokio::fs::create_dir_all(&compute.state_dir)
         .await
@@ -85,6 +86,10 @@ pub async fn serve<D: ComputeDriver>(
         .context("connecting to the broker")?;
     amqp.declare(Topology::Compute(compute.host.clone())).await.context("declaring queues")?;
 
+    health.require("broker", {
+        let amqp = amqp.clone();
+        move || amqp.clone().ready()
+    });
     let mut background: JoinSet<&'static str> = JoinSet::new();
     let replies = replies::start(&mut background, amqp.publisher());
     let driver = Arc::new(driver);
@@ -95,6 +100,7 @@ pub async fn serve<D: ComputeDriver>(
         Agent::new(compute.host.clone(), driver, journal, replies, amqp.publisher(), changed);
     let agent = Arc::new(agent);
     agent.resume_jobs();
+    health.started();
     tracing::info!(host = %compute.host, "ready");
     let ended = inbox::consume(&agent, &amqp, restarted, &mut background, &mut shutdown).await?;
     agent.finish_short_work().await;

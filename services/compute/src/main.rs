@@ -1,7 +1,5 @@
 //! `whimbrel-compute`: the compute service's process.
 
-use whimbrel_compute::Config;
-
 fn main() -> std::process::ExitCode {
-    whimbrel_service::main("whimbrel-compute", |config: &Config| &config.log, whimbrel_compute::run)
+    whimbrel_service::main("whimbrel-compute", whimbrel_compute::run)
 }

@@ -1,17 +1,21 @@
 //! Configuration of the conductor.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use whimbrel_db::DatabaseConfig;
 use whimbrel_rpc::AmqpConfig;
-use whimbrel_service::LogConfig;
+use whimbrel_service::{CommonConfig, LogConfig, ManagementConfig};
 
 /// The whole configuration file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How to log.
     #[serde(default)]
     pub log: LogConfig,
+    /// Health and metrics.
+    #[serde(default)]
+    pub management: ManagementConfig,
     /// The database.
     pub database: DatabaseConfig,
     /// The broker.
@@ -21,8 +25,18 @@ pub struct Config {
     pub conductor: ConductorConfig,
 }
 
+impl CommonConfig for Config {
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn management(&self) -> &ManagementConfig {
+        &self.management
+    }
+}
+
 /// What operators can tune.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ConductorConfig {
     /// Transactions at once. Fewer make larger batches: two to four are best.

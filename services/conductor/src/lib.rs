@@ -12,6 +12,7 @@
 
 mod config;
 mod engine;
+mod figures;
 mod inbox;
 mod reports;
 mod sweepers;
@@ -23,7 +24,7 @@ use anyhow::Context;
 use tokio::task::JoinSet;
 use whimbrel_db::Database;
 use whimbrel_rpc::{Amqp, Topology};
-use whimbrel_service::Shutdown;
+use whimbrel_service::{Health, Shutdown};
 
 pub use config::{ConductorConfig, Config};
 use engine::Engine;
@@ -36,22 +37,36 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// # Errors
 /// When the broker or the database can't be reached at the start, or a part of it ends unasked.
 pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
+    let health = Health::start("whimbrel-conductor", &config.management)?;
     let database = Database::with_generic_plans(&config.database)?;
+    health.require("database", {
+        let database = database.clone();
+        move || database.clone().ready()
+    });
     let amqp = Amqp::connect(&config.amqp, "whimbrel-conductor")
         .await
         .context("connecting to the broker")?;
     amqp.declare(Topology::Conductor).await.context("declaring queues")?;
+    health.require("broker", {
+        let amqp = amqp.clone();
+        move || amqp.clone().ready()
+    });
     let engine = Arc::new(Engine::new(database.clone(), amqp.publisher(), &config.conductor));
 
     let mut tasks: JoinSet<&'static str> = JoinSet::new();
     inbox::start(&mut tasks, &amqp, &engine, config.conductor.workers).await?;
     reports::start(&mut tasks, &amqp, &database).await?;
     sweepers::start(&mut tasks, &engine, &config.conductor);
+    if health.address().is_some() {
+        let down_after_ms = config.conductor.service_down_time_ms;
+        tasks.spawn(figures::keep(database.clone(), amqp.clone(), down_after_ms));
+    }
     let beat = database.clone();
     tasks.spawn(async move {
         whimbrel_db::heartbeat(beat, "whimbrel-conductor", HEARTBEAT).await;
         "heartbeat"
     });
+    health.started();
     tracing::info!(workers = config.conductor.workers, "ready");
 
     let ended = tokio::select! {

@@ -1,18 +1,22 @@
 //! Configuration of the scheduler.
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use whimbrel_db::DatabaseConfig;
 use whimbrel_db::scheduling::Ratios;
 use whimbrel_rpc::AmqpConfig;
-use whimbrel_service::LogConfig;
+use whimbrel_service::{CommonConfig, LogConfig, ManagementConfig};
 
 /// The whole configuration file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// How to log.
     #[serde(default)]
     pub log: LogConfig,
+    /// Health and metrics.
+    #[serde(default)]
+    pub management: ManagementConfig,
     /// The database.
     pub database: DatabaseConfig,
     /// The broker.
@@ -22,8 +26,18 @@ pub struct Config {
     pub scheduler: SchedulerConfig,
 }
 
+impl CommonConfig for Config {
+    fn log(&self) -> &LogConfig {
+        &self.log
+    }
+
+    fn management(&self) -> &ManagementConfig {
+        &self.management
+    }
+}
+
 /// What operators can tune. Names and defaults of the ratios and multipliers are Nova's.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SchedulerConfig {
     /// Virtual processors promised for each real one.

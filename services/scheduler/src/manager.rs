@@ -10,7 +10,7 @@ use whimbrel_db::scheduling::{Claimed, Wanted, claim_batch};
 use whimbrel_messages::scheduler::{SelectDestinations, SelectDestinationsReply};
 use whimbrel_messages::{Command, Fault, FaultCode, Outcome, Reply, Rpc};
 use whimbrel_rpc::{Amqp, Delivery, Outgoing, Publisher, Topology};
-use whimbrel_service::{ErrorChain, Shutdown};
+use whimbrel_service::{ErrorChain, Health, Shutdown};
 
 use crate::Config;
 use crate::config::SchedulerConfig;
@@ -30,11 +30,20 @@ const HEARTBEAT: std::time::Duration = std::time::Duration::from_secs(10);
 /// # Errors
 /// When the broker or the database can't be reached at the start.
 pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
+    let health = Health::start("whimbrel-scheduler", &config.management)?;
     let database = Database::with_generic_plans(&config.database)?;
+    health.require("database", {
+        let database = database.clone();
+        move || database.clone().ready()
+    });
     let amqp = Amqp::connect(&config.amqp, "whimbrel-scheduler")
         .await
         .context("connecting to the broker")?;
     amqp.declare(Topology::Scheduler).await.context("declaring queues")?;
+    health.require("broker", {
+        let amqp = amqp.clone();
+        move || amqp.clone().ready()
+    });
     let mut deliveries = amqp.consume("scheduler", PREFETCH).await.context("consuming requests")?;
     let scheduler = Scheduler {
         database: database.clone(),
@@ -43,6 +52,7 @@ pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
     };
     let heartbeat = whimbrel_db::heartbeat(database, "whimbrel-scheduler", HEARTBEAT);
     tokio::pin!(heartbeat);
+    health.started();
     tracing::info!("ready");
     loop {
         tokio::select! {

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use whimbrel_model::HostName;
 
 /// How guests run on this host.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LibvirtConfig {
     /// The hypervisor of this host.
@@ -73,7 +74,7 @@ impl Default for LibvirtConfig {
 }
 
 /// Section `[libvirt.migration]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MigrationConfig {
     /// Most that a migration may send, in MiB a second, memory and disks each; 0 is no limit.
@@ -123,7 +124,7 @@ impl Default for MigrationConfig {
 }
 
 /// What carries out the guests' instructions.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum VirtType {
     /// The processor, through the kernel.
@@ -143,7 +144,7 @@ impl VirtType {
 }
 
 /// How the host caches guests' disks, as QEMU names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DiskCache {
     /// Not at all.
@@ -169,7 +170,7 @@ impl DiskCache {
 }
 
 /// How memory is compressed on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.
