@@ -2,7 +2,7 @@
 LAB = target/debug/whimbrel-lab
 SUDO = $(if $(filter-out 0,$(shell id -u)),sudo --preserve-env=PATH)
 
-.PHONY: setup build demo test up down status bench servers
+.PHONY: setup build demo test up down status bench servers compose-test chart-test
 
 setup:    ; @scripts/setup.sh
 build:    setup ; cargo build --quiet --workspace --bins
@@ -15,3 +15,6 @@ status:   build ; $(SUDO) $(LAB) status
 bench:    setup ; cargo build --release --quiet --workspace --bins && $(SUDO) target/release/whimbrel-lab bench
 # The private servers that tests need, until Ctrl-C; prints what to set.
 servers:  build ; $(LAB) servers show
+# Containers and the chart: install what they need, and remove what they start. compose-test needs root.
+compose-test: ; @scripts/compose-test.sh
+chart-test:   ; @scripts/chart-test.sh

@@ -5,6 +5,9 @@ cd "$(dirname "$0")/.."
 scripts/setup-deploy.sh chart
 export WHIMBREL_DEPLOY_TOOLS=$PWD/.lab/cache/deploy
 # With the services built, they check their configuration, too.
-cargo build --quiet -p whimbrel-api -p whimbrel-conductor -p whimbrel-scheduler -p whimbrel-compute --bins
-export WHIMBREL_PROGRAMS=${CARGO_TARGET_DIR:-$PWD/target}/debug PYTHONDONTWRITEBYTECODE=1
+if [[ -z ${WHIMBREL_PROGRAMS:-} ]]; then
+    cargo build --quiet -p whimbrel-api -p whimbrel-conductor -p whimbrel-scheduler -p whimbrel-compute --bins
+    WHIMBREL_PROGRAMS=${CARGO_TARGET_DIR:-$PWD/target}/debug
+fi
+export WHIMBREL_PROGRAMS PYTHONDONTWRITEBYTECODE=1
 exec "$WHIMBREL_DEPLOY_TOOLS/python/bin/python" tests/chart/test_chart.py "$@"
