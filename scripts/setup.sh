@@ -33,6 +33,7 @@ syslinux-common|boot sector of the guest's disk
 mtools|writes the guest's boot partition without mounting it
 dosfstools|makes the guest's boot partition
 curl|for examples in the documentation
+python3-venv|a place of their own for the OpenStack clients that tests drive
 "
 # From backports when the release's own is older than QEMU 9, which loses guest memory in live migrations
 # under emulation (dirty bits cleared without resetting the emulator's TLB).

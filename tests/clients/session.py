@@ -18,10 +18,26 @@ def load():
     from openstackclient.shell import main as openstack
 
     def run_nova(arguments):
-        sys.argv = ["nova", *arguments]
-        return nova()
+        with settings_as_variables():
+            return nova(arguments)
 
     return {"openstack": openstack, "nova": run_nova}
+
+
+@contextlib.contextmanager
+def settings_as_variables():
+    """The older client reads no settings file, and needs an identity service."""
+    with open(os.environ["OS_CLIENT_CONFIG_FILE"]) as file:
+        settings = json.load(file)["clouds"][os.environ["OS_CLOUD"]]
+    names = {f"OS_{name.upper()}": value for name, value in settings["auth"].items()}
+    names["OS_ENDPOINT_OVERRIDE"] = settings["compute_endpoint_override"]
+    kept = dict(os.environ)
+    os.environ.update(names)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(kept)
 
 
 def run(program, arguments):

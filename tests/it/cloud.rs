@@ -33,6 +33,19 @@ impl Running {
     }
 }
 
+/// What requests say of who sends them.
+#[derive(Clone, Debug)]
+pub(crate) enum Login {
+    Password(&'static str, &'static str),
+    Token(String),
+}
+
+impl From<(&'static str, &'static str)> for Login {
+    fn from((name, password): (&'static str, &'static str)) -> Self {
+        Self::Password(name, password)
+    }
+}
+
 /// A whole cloud of its own.
 pub(crate) struct Cloud {
     pub(crate) database: TestDatabase,
@@ -42,8 +55,8 @@ pub(crate) struct Cloud {
     client: Client,
     services: BTreeMap<String, Running>,
     pub(crate) image: String,
-    /// Name and password that requests are sent with.
-    pub(crate) login: Option<(&'static str, &'static str)>,
+    /// What requests are sent with.
+    pub(crate) login: Option<Login>,
 }
 
 impl Cloud {
@@ -56,7 +69,7 @@ impl Cloud {
     pub(crate) async fn start_with(
         hosts: &[(&str, FakeConfig)],
         api: &Value,
-        login: Option<(&'static str, &'static str)>,
+        login: Option<Login>,
     ) -> Self {
         let (database, broker) = (TestDatabase::create().await, TestBroker::create().await);
         let folder = std::env::temp_dir().join(format!("whimbrel-cloud-{}", uuid::Uuid::new_v4()));
@@ -199,8 +212,9 @@ impl Cloud {
 
     fn request(&self, method: Method, url: &str) -> reqwest::RequestBuilder {
         let request = self.client.request(method, url);
-        match self.login {
-            Some((name, password)) => request.basic_auth(name, Some(password)),
+        match &self.login {
+            Some(Login::Password(name, password)) => request.basic_auth(name, Some(password)),
+            Some(Login::Token(token)) => request.header("x-auth-token", token),
             None => request,
         }
     }

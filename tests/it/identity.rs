@@ -4,7 +4,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use whimbrel_virt::fake::FakeConfig;
 
-use crate::cloud::Cloud;
+use crate::cloud::{Cloud, Login};
 
 const ADMIN: (&str, &str) = ("root", "0");
 const MANAGER: (&str, &str) = ("mia", "1");
@@ -45,7 +45,7 @@ async fn cloud() -> (Cloud, Folder) {
         "http_basic": { "users_file": users_file, "roles_file": roles_file },
     });
     let hosts = [("a", FakeConfig::default()), ("b", FakeConfig::default())];
-    (Cloud::start_with(&hosts, &api, Some(ADMIN)).await, Folder(folder))
+    (Cloud::start_with(&hosts, &api, Some(ADMIN.into())).await, Folder(folder))
 }
 
 /// Method, path, body; then the expected codes for stranger, reader, member, manager, administrator.
@@ -124,7 +124,7 @@ fn rows() -> Vec<Row> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_does_what_it_may_and_other_projects_see_nothing() {
     let (mut cloud, _folder) = cloud().await;
-    cloud.login = Some(MEMBER);
+    cloud.login = Some(MEMBER.into());
     let id = cloud.boot().await;
     for (method, path, body, expected) in rows() {
         let path = path.replace("{id}", &id);
@@ -132,15 +132,15 @@ async fn each_role_does_what_it_may_and_other_projects_see_nothing() {
         // What the others may not is tried before what the administrator may.
         let callers = [STRANGER, READER, MEMBER, MANAGER, ADMIN];
         if body.contains("unlock") {
-            cloud.login = Some(ADMIN);
+            cloud.login = Some(ADMIN.into());
             cloud.action(&id, json!({ "lock": null })).await;
         }
         if method == Method::DELETE && !path.contains("migrations") {
-            cloud.login = Some(ADMIN);
+            cloud.login = Some(ADMIN.into());
             cloud.action(&id, json!({ "lock": null })).await;
         }
         for (caller, code) in callers.into_iter().zip(expected) {
-            cloud.login = Some(caller);
+            cloud.login = Some(caller.into());
             let (status, answer) = cloud.ask_as("latest", method.clone(), &path, &body).await;
             assert_eq!(status.as_u16(), code, "{} {method} {path} {body}: {answer}", caller.0);
         }
@@ -150,16 +150,16 @@ async fn each_role_does_what_it_may_and_other_projects_see_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_theirs_is_not_shown_to_users() {
     let (mut cloud, _folder) = cloud().await;
-    cloud.login = Some(MEMBER);
+    cloud.login = Some(MEMBER.into());
     let id = cloud.boot().await;
-    cloud.login = Some(ADMIN);
+    cloud.login = Some(ADMIN.into());
     cloud.live_migrate(&id, None).await;
     let done = cloud.wait_for_migration(&id, "completed").await;
     assert!(done["dest_compute"].is_string());
     let host = cloud.server(&id).await["OS-EXT-SRV-ATTR:host"].clone();
     assert!(host.is_string());
 
-    cloud.login = Some(MANAGER);
+    cloud.login = Some(MANAGER.into());
     assert!(cloud.migration(&id).await["dest_compute"].is_null(), "hosts are for administrators");
     let server = cloud.server(&id).await;
     let fields = server.as_object().unwrap();
@@ -172,7 +172,7 @@ async fn what_is_not_theirs_is_not_shown_to_users() {
     let one = cloud.get(&format!("{path}/{request}")).await;
     assert!(one["instanceAction"]["events"][0].get("host").is_none(), "{one}");
 
-    cloud.login = Some(STRANGER);
+    cloud.login = Some(STRANGER.into());
     assert_eq!(cloud.get("/v2.1/servers").await["servers"], json!([]));
     assert_eq!(cloud.get("/v2.0/ports").await["ports"], json!([]));
     // What is heard of administrators only does not widen what others see.
@@ -184,7 +184,7 @@ async fn what_is_not_theirs_is_not_shown_to_users() {
 async fn who_does_not_say_who_they_are_learns_versions_only() {
     let (mut cloud, _folder) = cloud().await;
     for login in [None, Some(("root", "wrong")), Some(("nobody", "0"))] {
-        cloud.login = login;
+        cloud.login = login.map(Login::from);
         for (path, code) in [
             ("/", StatusCode::OK),
             ("/v2.1", StatusCode::OK),

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod bad_input;
+mod client_session;
 mod clients;
 mod cloud;
 mod cold_moves;
