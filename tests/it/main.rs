@@ -7,6 +7,7 @@ mod client_session;
 mod clients;
 mod cloud;
 mod cold_moves;
+mod configuration;
 mod faults;
 mod identity;
 mod lost_hosts;
