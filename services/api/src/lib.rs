@@ -5,6 +5,8 @@
 
 mod auth;
 mod body;
+#[cfg(test)]
+mod compatibility;
 mod config;
 mod error;
 mod handlers;
