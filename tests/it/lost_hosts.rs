@@ -140,3 +140,49 @@ async fn a_move_is_not_confirmed_by_itself_to_a_host_that_is_silent() {
     cloud.wait_for_migration(&other, "confirmed").await;
     assert_eq!(cloud.server(&id).await["status"], "VERIFY_RESIZE", "it was due before the other");
 }
+
+/// As when a deletion ended as stuck: whatever was in its way may be gone by now.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_got_stuck_can_be_asked_for_again() {
+    let (cloud, id, _, _) = two().await;
+    let statement = format!(
+        "UPDATE instance SET delete_requested = true, vm_state = 'error', generation = generation + 1 WHERE id = '{id}'"
+    );
+    whimbrel_test_utils::tamper(&cloud.database.url(), &statement).await;
+    cloud.delete(&id).await;
+    cloud.wait_until_gone(&id).await;
+    cloud.assert_gone(&id).await;
+}
+
+/// Moves that got stuck, one after the other: all of their ends are asked to remove what they may have.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_reaches_every_host_that_may_have_something_of_the_guest() {
+    let (mut cloud, id, _, _) = two().await;
+    cloud.start_compute("c", FakeConfig::default());
+    cloud.start_compute("d", FakeConfig::default());
+    wait_until("all hosts to report", PATIENCE, async || {
+        let services = cloud.get("/v2.1/os-services?binary=nova-compute").await;
+        services["services"].as_array().unwrap().len() == 4
+    })
+    .await;
+    for (from, to) in [("a", "b"), ("b", "c"), ("c", "d")] {
+        let statement = format!(
+            "INSERT INTO migration (id, instance_id, migration_type, status, source_compute, dest_compute, \
+             project_id, user_id) VALUES (gen_random_uuid(), '{id}', 'live-migration', 'error', '{from}', '{to}', \
+             'default', 'admin')"
+        );
+        whimbrel_test_utils::tamper(&cloud.database.url(), &statement).await;
+    }
+    cloud.delete(&id).await;
+    cloud.wait_until_gone(&id).await;
+    let owed = cloud.get("/v1/obligations").await;
+    let hosts: Vec<&str> = owed["obligations"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["host"].as_str().unwrap())
+        .collect();
+    assert_eq!(hosts, ["c", "d"], "its own host and another are asked at once");
+    cloud.wait_until_nothing_is_owed().await;
+    cloud.assert_gone(&id).await;
+}
