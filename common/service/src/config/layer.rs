@@ -133,15 +133,3 @@ fn put(values: &mut Value, path: &[String], value: Value) {
         put(table.entry(first.clone()).or_insert(Value::Null), rest, value);
     }
 }
-
-/// Lays `over` over `under`.
-pub(super) fn merge(under: &mut Value, over: Value) {
-    match (under, over) {
-        (Value::Object(under), Value::Object(over)) => {
-            for (key, value) in over {
-                merge(under.entry(key).or_insert(Value::Null), value);
-            }
-        }
-        (under, over) => *under = over,
-    }
-}

@@ -15,8 +15,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use layer::Layer;
 pub use layer::Problem;
-use layer::{Layer, merge};
 pub use reference::reference;
 use schema::Known;
 
@@ -66,16 +66,24 @@ pub fn load<C: Configuration>(sources: &Sources) -> Result<C, ConfigError> {
     }
     layers.push(Ok(Layer::of_environment(&known, &sources.environment)));
     layers.push(Layer::of_settings(&known, &sources.settings));
-    let mut whole = Value::Object(serde_json::Map::new());
+    let mut whole = config::Config::builder();
     for layer in layers {
-        match layer.and_then(|layer| layer.resolved(&known)) {
-            Ok(values) => merge(&mut whole, values),
+        let source = layer.and_then(|layer| layer.resolved(&known)).and_then(|values| {
+            config::Config::try_from(&values)
+                .map_err(|error| vec![Problem::value(".", &error.to_string())])
+        });
+        match source {
+            Ok(source) => whole = whole.add_source(source),
             Err(more) => problems.extend(more),
         }
     }
     if !problems.is_empty() {
         return Err(ConfigError(problems));
     }
+    let whole: Value = whole
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .map_err(|error| ConfigError(vec![Problem::value(".", &error.to_string())]))?;
     serde_path_to_error::deserialize(whole).map_err(|error| {
         let (path, said) = (error.path().to_string(), error.inner().to_string());
         ConfigError(vec![Problem::value(&path, &said)])
