@@ -9,7 +9,7 @@ use whimbrel_messages::report::JobStats;
 use whimbrel_model::InstanceId;
 use whimbrel_virt::{DriverError, JobOutcome, JobProgress, LiveMigrationJob};
 
-use crate::domains::{self, DomainState};
+use crate::domains::{self, DomainState, PausedFor};
 use crate::driver::LibvirtDriver;
 use crate::epochs::Right;
 use crate::job_stats;
@@ -90,7 +90,7 @@ impl LibvirtDriver {
         }
         match judge(look.view, None) {
             Verdict::AskDestination => {
-                let there = self.ask_destination(job).await?;
+                let there = self.ask_destination(job, look.view.state).await?;
                 Ok(judge(look.view, Some(there)))
             }
             verdict => Ok(verdict),
@@ -100,12 +100,15 @@ impl LibvirtDriver {
     async fn ask_destination(
         &self,
         job: &LiveMigrationJob,
+        here: Option<DomainState>,
     ) -> Result<DestinationView, DriverError> {
         let (id, epoch) = (job.instance.id, job.owner_epoch);
+        // A post-copy is stored at the destination before its memory has come.
+        let stored_is_whole = here != Some(DomainState::Paused(PausedFor::PostCopyFailed));
         self.hypervisor
             .call_other_host(&job.listen.destination_uri, move |connect| {
                 // Also one that has shut itself off since: what it wrote there is there.
-                if has_arrived(connect, id, epoch)? {
+                if stored_is_whole && has_arrived(connect, id, epoch)? {
                     return Ok(DestinationView::Has);
                 }
                 let Some(domain) = domains::find(connect, id)? else {

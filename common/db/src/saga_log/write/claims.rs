@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::saga_log::batch::Writes;
 use crate::saga_log::changes::Claim;
-use crate::schema::{allocation, port};
+use crate::schema::{allocation, instance, port};
 use crate::{Connection, DbError};
 
 /// Gives back what is held. Each of these is the same when done twice.
@@ -75,6 +75,15 @@ pub(crate) async fn release_kept(
     if instances.is_empty() {
         return Ok(());
     }
+    // Hosts that answer at the same moment: the last of them must see that the others have.
+    instance::table
+        .filter(instance::id.eq_any(instances))
+        .order(instance::id)
+        .select(instance::id)
+        .for_update()
+        .load::<Uuid>(connection)
+        .await
+        .map_err(DbError::query("locking instances"))?;
     // What a move holds at its source is another matter, as long as there is a guest to move.
     let gone = "EXISTS (SELECT FROM instance i WHERE i.id = allocation.instance_id AND (i.vm_state = 'deleted' \
                 OR (allocation.consumer = i.id AND i.host IS DISTINCT FROM allocation.host \
