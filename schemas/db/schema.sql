@@ -220,7 +220,7 @@ CREATE TABLE public.instance (
     CONSTRAINT instance_name_check CHECK (((length(name) >= 1) AND (length(name) <= 255))),
     CONSTRAINT instance_owner_epoch_check CHECK ((owner_epoch >= 0)),
     CONSTRAINT instance_power_state_check CHECK ((power_state = ANY (ARRAY['nostate'::text, 'running'::text, 'paused'::text, 'shutdown'::text, 'crashed'::text, 'suspended'::text]))),
-    CONSTRAINT instance_task_state_check CHECK ((task_state = ANY (ARRAY['scheduling'::text, 'spawning'::text, 'powering-on'::text, 'powering-off'::text, 'rebooting'::text, 'rebooting_hard'::text, 'migrating'::text, 'resize_prep'::text, 'resize_migrating'::text, 'resize_finish'::text, 'resize_confirming'::text, 'resize_reverting'::text, 'rebuilding'::text, 'rebuild_spawning'::text, 'deleting'::text]))),
+    CONSTRAINT instance_task_state_check CHECK ((task_state = ANY (ARRAY['scheduling'::text, 'spawning'::text, 'powering-on'::text, 'powering-off'::text, 'rebooting'::text, 'rebooting_hard'::text, 'migrating'::text, 'resize_prep'::text, 'resize_migrating'::text, 'resize_finish'::text, 'resize_confirming'::text, 'resize_reverting'::text, 'rebuilding'::text, 'rebuild_spawning'::text, 'attaching_volume'::text, 'detaching_volume'::text, 'deleting'::text]))),
     CONSTRAINT instance_vcpus_check CHECK ((vcpus > 0)),
     CONSTRAINT instance_vm_state_check CHECK ((vm_state = ANY (ARRAY['building'::text, 'active'::text, 'paused'::text, 'stopped'::text, 'resized'::text, 'error'::text, 'deleted'::text])))
 )
@@ -400,6 +400,25 @@ ALTER TABLE public.service ALTER COLUMN number ADD GENERATED ALWAYS AS IDENTITY 
     NO MAXVALUE
     CACHE 1
 );
+CREATE TABLE public.volume (
+    id uuid NOT NULL,
+    project_id text NOT NULL,
+    name text NOT NULL,
+    size_gib bigint NOT NULL,
+    source jsonb NOT NULL,
+    status text NOT NULL,
+    instance_id uuid,
+    device text,
+    attachment_id uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT volume_check CHECK (((status = 'available'::text) = (instance_id IS NULL))),
+    CONSTRAINT volume_check1 CHECK ((((instance_id IS NULL) = (device IS NULL)) AND ((instance_id IS NULL) = (attachment_id IS NULL)))),
+    CONSTRAINT volume_device_check CHECK ((device ~ '^vd[b-z]$'::text)),
+    CONSTRAINT volume_name_check CHECK ((length(name) <= 255)),
+    CONSTRAINT volume_size_gib_check CHECK ((size_gib > 0)),
+    CONSTRAINT volume_status_check CHECK ((status = ANY (ARRAY['available'::text, 'attaching'::text, 'in-use'::text, 'detaching'::text])))
+);
 ALTER TABLE ONLY public.__diesel_schema_migrations
     ADD CONSTRAINT __diesel_schema_migrations_pkey PRIMARY KEY (version);
 ALTER TABLE ONLY public.aggregate_host
@@ -470,6 +489,12 @@ ALTER TABLE ONLY public.service
     ADD CONSTRAINT service_number_key UNIQUE (number);
 ALTER TABLE ONLY public.service
     ADD CONSTRAINT service_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.volume
+    ADD CONSTRAINT volume_instance_id_device_key UNIQUE (instance_id, device);
+ALTER TABLE ONLY public.volume
+    ADD CONSTRAINT volume_pkey PRIMARY KEY (id);
+ALTER TABLE ONLY public.volume
+    ADD CONSTRAINT volume_source_key UNIQUE (source);
 CREATE INDEX allocation_host ON public.allocation USING btree (host);
 CREATE INDEX allocation_instance ON public.allocation USING btree (instance_id);
 CREATE INDEX host_obligation_host ON public.host_obligation USING btree (host);
@@ -485,6 +510,7 @@ CREATE INDEX saga_history_saga ON public.saga_history USING btree (saga_id, id);
 CREATE INDEX saga_instance ON public.saga USING btree (instance_id, created_at);
 CREATE UNIQUE INDEX saga_one_active ON public.saga USING btree (instance_id) WHERE (phase = ANY (ARRAY['new'::text, 'running'::text, 'unwinding'::text]));
 CREATE INDEX server_group_members ON public.server_group_member USING btree (group_id);
+CREATE INDEX volume_project_list ON public.volume USING btree (project_id, id);
 CREATE TRIGGER allocation_added AFTER INSERT ON public.allocation REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
 CREATE TRIGGER allocation_changed AFTER UPDATE ON public.allocation REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
 CREATE TRIGGER allocation_removed AFTER DELETE ON public.allocation REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION public.allocation_count();
@@ -518,3 +544,5 @@ ALTER TABLE ONLY public.server_group_member
     ADD CONSTRAINT server_group_member_group_id_fkey FOREIGN KEY (group_id) REFERENCES public.server_group(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.server_group_member
     ADD CONSTRAINT server_group_member_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES public.instance(id) ON DELETE CASCADE;
+ALTER TABLE ONLY public.volume
+    ADD CONSTRAINT volume_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES public.instance(id);

@@ -317,6 +317,13 @@ impl Cloud {
         found
     }
 
+    /// The volumes that the guest has on a host.
+    pub(crate) fn volumes_on(&self, host: &str, id: &str) -> Vec<String> {
+        let file = self.folder.join("world").join(host).join(format!("{id}.guest"));
+        let guest: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        serde_json::from_value(guest["volumes"].clone()).unwrap()
+    }
+
     /// What simulated hosts keep of a guest besides the guest itself: rollback points and disks that arrive.
     pub(crate) fn leftovers(&self, id: &str) -> Vec<String> {
         let mut found = Vec::new();

@@ -14,3 +14,4 @@ mod lost_hosts;
 mod moves;
 mod schemas;
 mod tidy;
+mod volumes;

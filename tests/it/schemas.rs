@@ -61,6 +61,8 @@ fn message_schemas_match_the_types() {
     method::<compute::RevertResize>(all, "compute");
     method::<compute::FinishRevertResize>(all, "compute");
     method::<compute::RebuildInstance>(all, "compute");
+    method::<compute::AttachVolume>(all, "compute");
+    method::<compute::DetachVolume>(all, "compute");
     assert_eq!(files(&repository().join("schemas/amqp")), written, "a schema without a type");
 }
 

@@ -18,7 +18,7 @@ pub struct Violation {
 }
 
 /// Each is a query of `(invariant, detail)`; no row is good. `active` are sagas that have something left to do.
-const CHECKS: [&str; 12] = [
+const CHECKS: [&str; 14] = [
     "SELECT 'I1' AS invariant, format('%s reports guest %s, which belongs to %s', h.name, g->>'instance_id', \
          coalesce(i.host, 'nobody')) AS detail \
      FROM host h CROSS JOIN LATERAL jsonb_array_elements(h.guests) g \
@@ -78,6 +78,15 @@ const CHECKS: [&str; 12] = [
     "SELECT 'I4' AS invariant, format('port %s of deleted instance %s', p.id, i.id) AS detail \
      FROM port p JOIN instance i ON i.id = p.instance_id WHERE i.vm_state = 'deleted' \
        AND NOT EXISTS (SELECT FROM host_obligation o WHERE o.instance_id = i.id)",
+    "SELECT 'I4' AS invariant, format('volume %s of deleted instance %s', v.id, i.id) AS detail \
+     FROM volume v JOIN instance i ON i.id = v.instance_id WHERE i.vm_state = 'deleted' \
+       AND NOT EXISTS (SELECT FROM host_obligation o WHERE o.instance_id = i.id)",
+    "SELECT 'I2' AS invariant, format('volume %s is %s, instance %s is %s', v.id, v.status, i.id, \
+         coalesce(i.task_state, 'at rest')) AS detail \
+     FROM volume v JOIN instance i ON i.id = v.instance_id \
+     WHERE v.status IN ('attaching', 'detaching') \
+       AND i.task_state IS DISTINCT FROM v.status || '_volume' AND i.task_state IS DISTINCT FROM 'deleting' \
+       AND NOT EXISTS (SELECT FROM saga s WHERE s.instance_id = i.id AND s.phase = 'stuck')",
 ];
 
 /// All that is wrong now, seen in one snapshot for each check.

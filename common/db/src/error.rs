@@ -2,7 +2,7 @@
 
 use diesel::result::{DatabaseErrorKind, Error as Diesel};
 use uuid::Uuid;
-use whimbrel_model::{IllegalInstanceEvent, IllegalMigrationEvent};
+use whimbrel_model::{IllegalInstanceEvent, IllegalMigrationEvent, IllegalVolumeEvent};
 
 /// What the data layer can say.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +47,9 @@ pub enum DbError {
     /// The migration's status does not allow it.
     #[error(transparent)]
     MigrationStatus(#[from] IllegalMigrationEvent),
+    /// The volume's status does not allow it.
+    #[error(transparent)]
+    VolumeStatus(#[from] IllegalVolumeEvent),
     /// Another operation is under way for the instance.
     #[error("instance {instance_id} is busy with another operation")]
     Busy {

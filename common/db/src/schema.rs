@@ -134,6 +134,13 @@ diesel::table! {
 diesel::table! {
     quota (project_id, resource) { project_id -> Text, resource -> Text, hard_limit -> Int8, }
 }
+diesel::table! {
+    volume (id) {
+        id -> Uuid, project_id -> Text, name -> Text, size_gib -> Int8, source -> Jsonb, status -> Text,
+        instance_id -> Nullable<Uuid>, device -> Nullable<Text>, attachment_id -> Nullable<Uuid>,
+        created_at -> Timestamptz, updated_at -> Timestamptz,
+    }
+}
 
 diesel::allow_tables_to_appear_in_same_query!(
     flavor,
@@ -157,4 +164,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     aggregate,
     aggregate_host,
     quota,
+    volume,
 );

@@ -15,6 +15,7 @@ use strum::VariantArray;
 use whimbrel_db::{pending_migrations, revert_migrations, run_migrations, schema};
 use whimbrel_model::{
     DiskFormat, MigrationStatus, MigrationType, PowerState, ServiceStatus, TaskState, VmState,
+    VolumeStatus,
 };
 use whimbrel_saga::Phase;
 use whimbrel_test_utils::TestDatabase;
@@ -116,7 +117,8 @@ async fn the_code_s_picture_of_the_tables_is_the_database_s() {
         server_group_member,
         aggregate,
         aggregate_host,
-        quota
+        quota,
+        volume
     );
     assert_eq!(ours, real);
 }
@@ -147,6 +149,7 @@ async fn checks_permit_exactly_what_the_model_has() {
         ("saga", "phase", words::<Phase>()),
         ("host", "status", words::<ServiceStatus>()),
         ("image", "format", words::<DiskFormat>()),
+        ("volume", "status", words::<VolumeStatus>()),
     ] {
         assert_eq!(permitted(&database, table, column).await, model, "{table}.{column}");
     }

@@ -6,7 +6,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{FlavorSnapshot, HostName, InstanceEvent, MigrationEvent, PowerState};
+use crate::{
+    FlavorSnapshot, HostName, InstanceEvent, MigrationEvent, PowerState, VolumeEvent, VolumeId,
+};
 
 /// One change of the rows that belong to a saga's instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +53,15 @@ pub enum Change {
     RevertMove,
     /// Network addresses go back to their pools.
     ReleasePorts,
+    /// No volume is the instance's any more.
+    ReleaseVolumes,
+    /// Something happened to one of the instance's volumes.
+    Volume {
+        /// The volume.
+        volume_id: VolumeId,
+        /// What.
+        event: VolumeEvent,
+    },
     /// The reason that the API shows as the server's fault.
     Fault {
         /// A short name of the kind of fault.

@@ -56,6 +56,10 @@ id!(
     /// An instance's attachment to a network.
     PortId
 );
+id!(
+    /// A disk on storage of the network.
+    VolumeId
+);
 
 /// The id of the HTTP request that started an operation, in OpenStack's form `req-<uuid>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

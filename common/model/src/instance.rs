@@ -101,6 +101,14 @@ pub enum TaskState {
     #[serde(rename = "rebuild_spawning")]
     #[strum(serialize = "rebuild_spawning")]
     RebuildSpawning,
+    /// Being given a volume.
+    #[serde(rename = "attaching_volume")]
+    #[strum(serialize = "attaching_volume")]
+    AttachingVolume,
+    /// A volume is being taken from it.
+    #[serde(rename = "detaching_volume")]
+    #[strum(serialize = "detaching_volume")]
+    DetachingVolume,
     /// Being deleted.
     Deleting,
 }
@@ -231,6 +239,18 @@ pub enum InstanceEvent {
     EvacuatedStopped,
     /// No host could make it; it is where it was, on a host that is lost.
     EvacuateFailed,
+    /// It is to have a volume.
+    BeginAttach,
+    /// It has the volume.
+    Attached,
+    /// It could not be given the volume.
+    AttachFailed,
+    /// A volume is to be taken from it.
+    BeginDetach,
+    /// It no longer has the volume.
+    Detached,
+    /// It did not let go of the volume.
+    DetachFailed,
     /// A deletion was asked for.
     BeginDelete,
     /// Nothing is left of it.
@@ -338,6 +358,11 @@ impl InstanceState {
             (_, Some(T::RebuildSpawning), E::EvacuatedRunning) => to(V::Active, None),
             (_, Some(T::RebuildSpawning), E::EvacuatedStopped) => to(V::Stopped, None),
             (_, Some(T::Rebuilding | T::RebuildSpawning), E::EvacuateFailed) => to(self.vm, None),
+
+            (V::Active | V::Stopped, None, E::BeginAttach) => to(self.vm, Some(T::AttachingVolume)),
+            (_, Some(T::AttachingVolume), E::Attached | E::AttachFailed) => to(self.vm, None),
+            (V::Active | V::Stopped, None, E::BeginDetach) => to(self.vm, Some(T::DetachingVolume)),
+            (_, Some(T::DetachingVolume), E::Detached | E::DetachFailed) => to(self.vm, None),
 
             (vm, None, E::BeginDelete) if vm != V::Deleted => to(vm, Some(T::Deleting)),
             (_, Some(T::Deleting), E::Deleted) => to(V::Deleted, None),

@@ -9,12 +9,14 @@ mod ids;
 mod instance;
 mod migration;
 mod resources;
+mod volume;
 
 pub use change::Change;
 pub use host::{HostName, InvalidHostName, ServiceStatus};
-pub use ids::{ImageId, InstanceId, MigrationId, NetworkId, PortId, RequestId, SagaId};
+pub use ids::{ImageId, InstanceId, MigrationId, NetworkId, PortId, RequestId, SagaId, VolumeId};
 pub use instance::{
     IllegalInstanceEvent, InstanceEvent, InstanceState, PowerState, TaskState, VmState,
 };
 pub use migration::{IllegalMigrationEvent, MigrationEvent, MigrationStatus, MigrationType};
 pub use resources::{DiskFormat, FlavorSnapshot, Resources};
+pub use volume::{IllegalVolumeEvent, VolumeEvent, VolumeStatus};

@@ -69,6 +69,7 @@ impl Saga for Delete {
             Change::Disown,
             Change::ReleaseAllocations,
             Change::ReleasePorts,
+            Change::ReleaseVolumes,
         ])
     }
 

@@ -8,6 +8,7 @@ mod live_migrate;
 mod power;
 mod resize;
 mod resize_decided;
+mod volume;
 
 use whimbrel_messages::{Fault, FaultCode, Peer};
 use whimbrel_model::{Change, HostName, InstanceEvent, MigrationEvent};
@@ -20,6 +21,7 @@ pub use live_migrate::LiveMigrate;
 pub use power::{Reboot, Start, Stop};
 pub use resize::Resize;
 pub use resize_decided::{Confirm, Revert};
+pub use volume::{Attach, Detach};
 
 /// All definitions that this binary can run.
 pub fn registry() -> Registry {
@@ -34,6 +36,8 @@ pub fn registry() -> Registry {
         .with::<Confirm>()
         .with::<Revert>()
         .with::<Evacuate>()
+        .with::<Attach>()
+        .with::<Detach>()
 }
 
 /// What an operation that can go neither on nor back leaves behind.

@@ -10,7 +10,7 @@ use crate::auth::of_route;
 use crate::version::{MAX, MIN};
 
 /// What answers, but not as Nova: what, how, why.
-const DIFFERENT: [(&str, &str, &str); 12] = [
+const DIFFERENT: [(&str, &str, &str); 14] = [
     (
         "`POST /servers`",
         "`block_device_mapping_v2` may name only the image; `personality`, `adminPass` are refused",
@@ -55,6 +55,16 @@ const DIFFERENT: [(&str, &str, &str); 12] = [
         "`DELETE /servers/{id}`",
         "in every state, during every operation",
         "what is under way is called off first",
+    ),
+    (
+        "`POST /servers/{id}/os-volume_attachments`",
+        "`delete_on_termination: true` and `tag` are refused; the server has a task state meanwhile; no swap (`PUT`)",
+        "volumes outlive servers; one operation at a time",
+    ),
+    (
+        "`/v3/{project}/volumes`",
+        "what was registered under `/v1/volumes`; read only",
+        "storage is somebody else's; Whimbrel only needs to know where a volume is",
     ),
     ("`name` in lists", "a regular expression of PostgreSQL's, not of MySQL's", ""),
     ("`/v2/images`", "formats raw and qcow2; `checksum` is null, `os_hash_value` is SHA-256", ""),

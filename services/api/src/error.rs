@@ -66,7 +66,7 @@ impl From<DbError> for ApiError {
             | DbError::InUse { .. }
             | DbError::Busy { .. }
             | DbError::NoMoreAddresses { .. } => Self::Conflict(format!("{error}.")),
-            DbError::InstanceState(_) | DbError::MigrationStatus(_) => {
+            DbError::InstanceState(_) | DbError::MigrationStatus(_) | DbError::VolumeStatus(_) => {
                 Self::Conflict(error.to_string())
             }
             DbError::Stale { .. } => {

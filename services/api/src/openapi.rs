@@ -6,7 +6,7 @@ use crate::handlers::{
     aggregates, flavor_details, flavors, hypervisors, image_data, image_update, images,
     instance_actions, keypairs, migrations, misc, networks, own, ports, quotas, server_actions,
     server_create, server_groups, server_list, server_metadata, server_migrations, server_tags,
-    servers, services,
+    servers, services, volume_attachments, volumes,
 };
 
 #[derive(OpenApi)]
@@ -54,6 +54,16 @@ use crate::handlers::{
         ports::interface,
         server_list::list,
         server_list::detail,
+        volume_attachments::list,
+        volume_attachments::show,
+        volume_attachments::attach,
+        volume_attachments::detach,
+        volumes::list,
+        volumes::detail,
+        volumes::show,
+        volumes::registered,
+        volumes::register,
+        volumes::forget,
         servers::show,
         servers::update,
         servers::delete,

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::error::ApiError;
@@ -14,7 +14,7 @@ use crate::handlers::{
     aggregates, flavor_details, flavors, hypervisors, image_data, image_schemas, image_update,
     images, instance_actions, keypairs, migrations, misc, networks, own, ports, quotas,
     server_actions, server_create, server_groups, server_list, server_metadata, server_migrations,
-    server_tags, servers, services,
+    server_tags, servers, services, volume_attachments, volumes,
 };
 use crate::state::Api;
 use crate::{auth, version};
@@ -74,6 +74,14 @@ fn servers() -> Router<Arc<Api>> {
         .route(
             "/servers/{server_id}/tags/{tag}",
             get(server_tags::show).put(server_tags::add).delete(server_tags::remove),
+        )
+        .route(
+            "/servers/{server_id}/os-volume_attachments",
+            get(volume_attachments::list).post(volume_attachments::attach),
+        )
+        .route(
+            "/servers/{server_id}/os-volume_attachments/{volume_id}",
+            get(volume_attachments::show).delete(volume_attachments::detach),
         )
         .route("/servers/{server_id}/migrations", get(server_migrations::list))
         .route(
@@ -162,6 +170,11 @@ fn others() -> Router<Arc<Api>> {
         .route("/v2.0/ports/{port_id}", get(ports::show))
         .route("/v2.0/extensions", get(ports::extensions))
         .route("/v2.0/{kind}", get(ports::nothing))
+        .route("/v3/{project_id}/volumes", get(volumes::list))
+        .route("/v3/{project_id}/volumes/detail", get(volumes::detail))
+        .route("/v3/{project_id}/volumes/{volume_id}", get(volumes::show))
+        .route("/v1/volumes", get(volumes::registered).post(volumes::register))
+        .route("/v1/volumes/{volume_id}", delete(volumes::forget))
         .route("/v1/servers/{server_id}/migrations/{migration_id}", get(own::migration))
         .route("/v1/allocations", get(own::allocations))
         .route("/v1/obligations", get(own::obligations))

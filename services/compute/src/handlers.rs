@@ -3,8 +3,8 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use whimbrel_messages::compute::{
-    BuildAndRunInstance, CheckCanLiveMigrateDestination, CheckCanLiveMigrateSource,
-    CleanUpLiveMigrationCheck, ConfirmResize, Done, Fence, FenceResize, FinishResize,
+    AttachVolume, BuildAndRunInstance, CheckCanLiveMigrateDestination, CheckCanLiveMigrateSource,
+    CleanUpLiveMigrationCheck, ConfirmResize, DetachVolume, Done, Fence, FenceResize, FinishResize,
     FinishRevertResize, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
     LiveMigrationReply, PostLiveMigration, PostLiveMigrationAtDestination, PowerReply,
     PreLiveMigration, PrepResize, RebootInstance, RebuildInstance, ResizeInstance, RevertResize,
@@ -17,7 +17,7 @@ use whimbrel_virt::{Arrival, ComputeDriver, DriverError};
 /// The hypervisor did not say; nothing is known.
 pub(crate) struct Unanswered(pub(crate) String);
 
-const METHODS: [(&str, (u16, u16)); 24] = [
+const METHODS: [(&str, (u16, u16)); 26] = [
     of::<BuildAndRunInstance>(),
     of::<TerminateInstance>(),
     of::<StartInstance>(),
@@ -42,6 +42,8 @@ const METHODS: [(&str, (u16, u16)); 24] = [
     of::<RevertResize>(),
     of::<FinishRevertResize>(),
     of::<RebuildInstance>(),
+    of::<AttachVolume>(),
+    of::<DetachVolume>(),
 ];
 
 const fn of<R: Rpc>() -> (&'static str, (u16, u16)) {
@@ -155,6 +157,16 @@ async fn call<D: ComputeDriver>(driver: &D, command: &Command) -> Result<Value, 
             let r: RebootInstance = read(command)?;
             driver.reboot(&r.instance, r.owner_epoch, r.kind).await?;
             power(driver, r.instance.id).await
+        }
+        AttachVolume::METHOD => {
+            let r: AttachVolume = read(command)?;
+            driver.attach_volume(&r.instance, r.volume_id, r.owner_epoch).await?;
+            done()
+        }
+        DetachVolume::METHOD => {
+            let r: DetachVolume = read(command)?;
+            driver.detach_volume(r.instance_id, r.volume_id, r.timeout_ms).await?;
+            done()
         }
         LiveMigrationForceComplete::METHOD => {
             let r: LiveMigrationForceComplete = read(command)?;

@@ -8,7 +8,8 @@
 //! also kept elsewhere, so that a page or block that went back in time is found as surely as a damaged one. Each
 //! is checked before it is rewritten, and all of them on demand.
 //!
-//! Requests come over UDP, port 7777: `stat`, `rate N`, `wset N`, `disk N`, `verify`; see `answer`.
+//! Requests come over UDP, port 7777: `stat`, `rate N`, `wset N`, `disk N`, `verify`, `fill N`, `volume`; see
+//! `answer`.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -23,6 +24,7 @@ use std::time::{Duration, Instant};
 mod disk;
 mod memory;
 mod page;
+mod volume;
 
 use disk::{DATA_PARTITION, Disk};
 use memory::Memory;
@@ -142,6 +144,13 @@ impl Agent {
             }
             ("wset", Some(mib)) => self.resize(mib as usize),
             ("verify", _) => self.verify(),
+            ("fill", Some(version)) => volume::fill(version)
+                .map(|()| String::new())
+                .map_err(|error| format!("volume:{error}")),
+            ("volume", _) => match volume::read() {
+                Ok(version) => Ok(format!(" volume={version}")),
+                Err(error) => Err(format!("volume:{error}")),
+            },
             _ => Err("unknown-request".to_owned()),
         };
         match done {

@@ -68,6 +68,22 @@ impl<'a> Agent<'a> {
         })
     }
 
+    /// Makes it write blocks of `version` to the volume that it has, and flush them.
+    ///
+    /// # Errors
+    /// When it doesn't answer, or has no volume.
+    pub fn fill_volume(&self, version: u32) -> anyhow::Result<()> {
+        self.ask(Request::Fill(version), VERIFY_PATIENCE).map(drop)
+    }
+
+    /// The version of the blocks on its volume, all of which it has looked at.
+    ///
+    /// # Errors
+    /// When it doesn't answer, has no volume, or a block is damaged.
+    pub fn read_volume(&self) -> anyhow::Result<u64> {
+        Ok(self.ask(Request::Volume, VERIFY_PATIENCE)?.volume)
+    }
+
     /// Makes it look at every page and block that it has written. Damage is not an error here: see
     /// [`Stat::is_intact`].
     ///

@@ -22,11 +22,12 @@ pub const PORT: u16 = 7777;
 pub const COMMAND_LINE: &str = "console=ttyS0 quiet mitigations=off audit=0";
 
 /// The agent's sources: compiled here, so that the guest always speaks this library's language.
-const AGENT: [(&str, &str); 4] = [
+const AGENT: [(&str, &str); 5] = [
     ("agent.rs", include_str!("../guest/agent.rs")),
     ("disk.rs", include_str!("../guest/disk.rs")),
     ("memory.rs", include_str!("../guest/memory.rs")),
     ("page.rs", include_str!("../guest/page.rs")),
+    ("volume.rs", include_str!("../guest/volume.rs")),
 ];
 const INIT: &str = include_str!("../guest/init");
 const BUSYBOX: &str = "/bin/busybox";
@@ -179,6 +180,12 @@ pub enum Request {
     /// Check every page and every block that was written.
     #[strum(to_string = "verify")]
     Verify,
+    /// Write blocks of this version to the volume that it has.
+    #[strum(to_string = "fill {0}")]
+    Fill(u32),
+    /// Read the volume back.
+    #[strum(to_string = "volume")]
+    Volume,
 }
 
 /// Asks the agent at `address`, from the network namespace of the calling thread, until it answers.

@@ -42,7 +42,7 @@ pub struct Lab {
     pub(crate) api_forwarder: Option<Forwarder>,
     pub(crate) cloud: Option<Cloud>,
     servers: Option<Servers>,
-    _spawner: Arc<Spawner>,
+    pub(crate) spawner: Arc<Spawner>,
 }
 
 /// What can be changed while the lab runs.
@@ -107,7 +107,7 @@ impl Lab {
             api_forwarder,
             cloud,
             servers: Some(servers),
-            _spawner: spawner,
+            spawner,
         };
         lab.start_services()?;
         Ok(lab)

@@ -96,6 +96,11 @@ impl Switch {
         })
     }
 
+    /// A process in its namespace.
+    pub(crate) fn process_id(&self) -> Pid {
+        self.holder.id()
+    }
+
     /// Plugs a host in; `host_pid` is any process in its network namespace.
     pub(crate) fn plug(&self, host: &str, host_pid: Pid, link: Link) -> anyhow::Result<()> {
         let (near, far) = (link.at_switch(host), link.at_host());

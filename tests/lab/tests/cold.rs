@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use support::{BOOT, SETTLED, Stage, all_hold};
 use whimbrel_lab::checks::Check;
 use whimbrel_lab::guest::Stat;
-use whimbrel_lab::{Deadline, Lab, Link, MigrationTuning, Storage, Unit, until};
+use whimbrel_lab::{BlockMigration, Deadline, Lab, Link, MigrationTuning, Storage, Unit, until};
 
 const LARGE: &str = "large";
 
@@ -269,6 +269,80 @@ fn every_move_of_a_stopped_disk_with_local_disks() {
 fn a_guest_is_evacuated_over_shared_storage() {
     let cold = Cold::set(Storage::Shared, MigrationTuning::default());
     cold.evacuate(Lost::Dead).unwrap_or_else(|error| panic!("{error:#}"));
+}
+
+/// What was written before a move is read after it, wherever the guest is; and when the volume is taken away, it is gone.
+#[test]
+fn a_volume_goes_with_its_guest() {
+    let cold = Cold::set(Storage::Local, MigrationTuning::default());
+    let run = || -> anyhow::Result<()> {
+        let volume = cold.lab.serve_volume(1, 64)?;
+        let id = cold.boot()?;
+        let source = cold.home(&id)?;
+        let destination = cold.other(&source);
+        let agent = cold.lab.agent(&cold.api().server(&id)?)?;
+        let reads = |version: u64| -> anyhow::Result<()> {
+            let what = format!("version {version} on the volume");
+            let found = until(Deadline::after(BOOT), &what, || Ok(agent.read_volume().ok()))?;
+            ensure!(found == version, "the volume is of version {found}, not {version}");
+            Ok(())
+        };
+        cold.write(&id)?;
+        ensure!(agent.read_volume().is_err(), "it has a volume already");
+        cold.lab.attach_volume(&id, &volume, SETTLED)?;
+        until(Deadline::after(BOOT), "the guest to see the volume", || {
+            Ok(agent.fill_volume(1).ok())
+        })?;
+        ensure!(volume.is_written()?, "nothing has reached the server");
+
+        cold.api().live_migrate(&id, Some(&destination), BlockMigration::Auto)?;
+        let moved = cold.api().wait_for_migration(&id, SETTLED)?;
+        ensure!(moved.status == "completed", "{}", moved.status);
+        reads(1)?;
+        agent.fill_volume(2)?;
+
+        cold.begin(&id, Kind::Resize)?;
+        cold.api().wait_for_status(&id, "VERIFY_RESIZE", SETTLED)?;
+        reads(2)?;
+        agent.fill_volume(3)?;
+        cold.decide(&id, Decision::Revert, "ACTIVE")?;
+        // The way back is for the guest's own disk: what is on the volume stays.
+        reads(3)?;
+
+        cold.begin(&id, Kind::Migrate)?;
+        cold.api().wait_for_status(&id, "VERIFY_RESIZE", SETTLED)?;
+        cold.decide(&id, Decision::Confirm, "ACTIVE")?;
+        reads(3)?;
+        cold.check_rests(&id, &source)?;
+
+        cold.lab.kill_host(&source)?;
+        cold.api().force_down(&source, true)?;
+        cold.act(&id, &json!({ "evacuate": {} }))?;
+        cold.api().wait_for_status(&id, "SHUTOFF", SETTLED)?;
+        cold.act(&id, &json!({ "os-start": null }))?;
+        cold.api().wait_for_status(&id, "ACTIVE", SETTLED)?;
+        reads(3)?;
+        cold.lab.power_on_host(&source)?;
+        until(Deadline::after(SETTLED), "the old host to clean up", || {
+            let latest = cold.api().migrations(&id)?.into_iter().next().context("no migration")?;
+            Ok((latest.status == "completed").then_some(()))
+        })?;
+        cold.api().force_down(&source, false)?;
+
+        cold.lab.detach_volume(&id, &volume, SETTLED)?;
+        ensure!(agent.read_volume().is_err(), "it still has the volume");
+        // Also a server that is shut off is given one, and a deletion frees it.
+        cold.act(&id, &json!({ "os-stop": null }))?;
+        cold.api().wait_for_status(&id, "SHUTOFF", SETTLED)?;
+        cold.lab.attach_volume(&id, &volume, SETTLED)?;
+        cold.act(&id, &json!({ "os-start": null }))?;
+        cold.api().wait_for_status(&id, "ACTIVE", SETTLED)?;
+        reads(3)?;
+        cold.api().delete_server(&id, SETTLED)?;
+        cold.lab.wait_for_volume(&volume, "available", SETTLED)?;
+        cold.check_consistent()
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}\nlogs: {}", cold.lab.logs().display()));
 }
 
 /// Over shared storage the stale copy's lock on the disk would keep the new one from starting.

@@ -16,6 +16,7 @@ mod server;
 mod server_group;
 mod server_list;
 mod server_update;
+mod volume;
 
 pub use action::{ActionRow, HistoryRow, action_get, actions_list, history_list};
 pub use aggregate::{
@@ -48,9 +49,10 @@ pub use network::{
     NetworkRow, NewNetwork, network_create, network_delete, network_get, networks_list,
 };
 pub use operate::{
-    Caller, EvacuateOrder, LiveMigrateOrder, ResizeOrder, Started, abort_migration, confirm_resize,
-    delete_server, due_confirmations, evacuate_server, force_complete, live_migrate_server,
-    reboot_server, resize_server, revert_resize, start_server, stop_server,
+    Caller, EvacuateOrder, LiveMigrateOrder, ResizeOrder, Started, abort_migration, attach_volume,
+    confirm_resize, delete_server, detach_volume, due_confirmations, evacuate_server,
+    force_complete, live_migrate_server, reboot_server, resize_server, revert_resize, start_server,
+    stop_server,
 };
 pub use port::{PortRow, PortView, WantedPort, ports_list};
 pub use quota::{
@@ -66,4 +68,7 @@ pub use server_list::{ServerFilter, SortKey, servers_list};
 pub use server_update::{
     ServerUpdate, server_lock, server_metadata, server_reset_state, server_tags, server_unlock,
     server_update,
+};
+pub use volume::{
+    AttachmentRow, NewVolume, VolumeRow, volume_create, volume_delete, volume_get, volumes_list,
 };

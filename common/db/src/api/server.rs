@@ -14,7 +14,8 @@ use super::operate::{Caller, Started, start_saga};
 use super::port::{port_create, ports_of};
 use super::quota::{Usage, within};
 use super::server_group::join;
-use super::{FlavorRow, ImageRow, PortRow, WantedPort};
+use super::volume::volumes_of_all;
+use super::{FlavorRow, ImageRow, PortRow, VolumeRow, WantedPort};
 use crate::schema::instance;
 use crate::text::{parse, parse_opt};
 use crate::{Connection, Database, DbError};
@@ -116,10 +117,16 @@ pub struct ServerRow {
     pub tags: Vec<String>,
     /// Its ports, in order.
     pub ports: Vec<PortRow>,
+    /// Its volumes, those too that it is just being given.
+    pub volumes: Vec<VolumeRow>,
 }
 
 impl ServerRow {
-    pub(super) fn assemble(stored: Stored, ports: Vec<PortRow>) -> Result<Self, DbError> {
+    pub(super) fn assemble(
+        stored: Stored,
+        ports: Vec<PortRow>,
+        volumes: Vec<VolumeRow>,
+    ) -> Result<Self, DbError> {
         let state = InstanceState {
             vm: parse("instance.vm_state", &stored.vm_state)?,
             task: parse_opt("instance.task_state", stored.task_state.as_deref())?,
@@ -158,6 +165,7 @@ impl ServerRow {
             hostname: stored.hostname,
             tags: stored.tags,
             ports,
+            volumes,
         })
     }
 
@@ -169,6 +177,7 @@ impl ServerRow {
             resources: self.resources,
             image: image_spec(image)?,
             ports: self.ports.iter().map(PortRow::spec).collect(),
+            volumes: self.volumes.iter().filter_map(VolumeRow::spec).collect(),
         })
     }
 }
@@ -199,7 +208,8 @@ pub async fn server_get(c: &mut Connection, id: Uuid) -> Result<ServerRow, DbErr
     let stored =
         stored.ok_or_else(|| DbError::NotFound { kind: "Instance", id: id.to_string() })?;
     let ports = ports_of(c, id).await?;
-    ServerRow::assemble(stored, ports)
+    let volumes = volumes_of_all(c, &[id]).await?;
+    ServerRow::assemble(stored, ports, volumes)
 }
 
 /// The project of a server, deleted or not.
@@ -299,7 +309,7 @@ async fn create(
     for (position, wanted) in (0..).zip(&new.ports) {
         ports.push(port_create(c, id, position, wanted).await?);
     }
-    let server = ServerRow::assemble(stored, ports)?;
+    let server = ServerRow::assemble(stored, ports, Vec::new())?;
     let boot = Boot {
         instance: server.spec(&new.image)?,
         requested_host: new.requested_host.clone(),

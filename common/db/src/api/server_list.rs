@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::port::ports_of_all;
 use super::server::{ServerRow, Stored};
+use super::volume::volumes_of_all;
 use crate::schema::instance;
 use crate::{Connection, DbError};
 
@@ -260,11 +261,17 @@ pub async fn servers_list(
     for (instance, port) in ports_of_all(c, &ids).await? {
         ports.entry(instance).or_default().push(port);
     }
+    let mut volumes: HashMap<Uuid, Vec<_>> = HashMap::new();
+    for row in volumes_of_all(c, &ids).await? {
+        let Some(at) = &row.attachment else { continue };
+        volumes.entry(at.instance_id).or_default().push(row);
+    }
     stored
         .into_iter()
         .map(|row| {
+            let volumes = volumes.remove(&row.id).unwrap_or_default();
             let ports = ports.remove(&row.id).unwrap_or_default();
-            ServerRow::assemble(row, ports)
+            ServerRow::assemble(row, ports, volumes)
         })
         .collect()
 }

@@ -6,7 +6,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use diesel_async::AsyncConnection;
 use uuid::Uuid;
 use whimbrel_messages::{Command, Fault, Peer, SagaHint, StepKey};
-use whimbrel_model::{Change, InstanceEvent, InstanceId, MigrationStatus, RequestId, SagaId};
+use whimbrel_model::{
+    Change, InstanceEvent, InstanceId, MigrationStatus, RequestId, SagaId, VolumeEvent,
+};
 use whimbrel_saga::{Asked, Effect, Entry, Input, PeerHealth, Phase, Registry, Row, Saga};
 use whimbrel_sagas::Delete;
 
@@ -84,6 +86,7 @@ pub(super) struct Writes {
     pub(super) instances: BTreeMap<Uuid, InstanceRow>,
     pub(super) migrations: BTreeMap<Uuid, MigrationRow>,
     pub(super) claims: Vec<(Claim, Uuid, Option<Uuid>)>,
+    pub(super) volumes: Vec<(Uuid, Uuid, VolumeEvent)>,
     pub(super) follow_ups: Vec<write::NewSaga>,
     pub(super) confirmed: Vec<Uuid>,
 }
@@ -263,6 +266,9 @@ async fn change_rows(
             // A stuck saga says what it can; what its rows do not allow is what made it stuck.
             if saga.saga.row.phase != Phase::Stuck {
                 applied?;
+            }
+            if let Change::Volume { volume_id, event } = change {
+                writes.volumes.push((id, volume_id.0, *event));
             }
         }
         writes.claims.extend(claims.into_iter().map(|claim| (claim, id, migration_id)));

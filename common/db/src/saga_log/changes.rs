@@ -94,6 +94,8 @@ pub(super) enum Claim {
     Revert,
     /// The instance's addresses go.
     Ports,
+    /// The instance's volumes are free.
+    Volumes,
 }
 
 /// Whether a change is one of the migration's row; all others are of the instance's.
@@ -131,7 +133,11 @@ pub(super) fn apply_to_instance(
         Change::SettleMove => claims.push(Claim::Settle),
         Change::RevertMove => claims.push(Claim::Revert),
         Change::ReleasePorts => claims.push(Claim::Ports),
-        Change::Migration(_) | Change::Destination(_) | Change::Outcome { .. } => return Ok(()),
+        Change::ReleaseVolumes => claims.push(Claim::Volumes),
+        Change::Migration(_)
+        | Change::Destination(_)
+        | Change::Outcome { .. }
+        | Change::Volume { .. } => return Ok(()),
     }
     instance.changed = true;
     Ok(())

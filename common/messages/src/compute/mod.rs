@@ -22,6 +22,9 @@ pub struct InstanceSpec {
     pub image: ImageSpec,
     /// Its network interfaces, in order.
     pub ports: Vec<PortSpec>,
+    /// Its disks on storage of the network, by the names that it knows them by.
+    #[serde(default)]
+    pub volumes: Vec<VolumeSpec>,
 }
 
 /// An image that root disks are made from.
@@ -73,12 +76,14 @@ macro_rules! rpc {
 }
 
 mod cold;
+mod volume;
 
 pub use cold::{
     CarriedDisk, CarryStats, ConfirmResize, FenceResize, FinishResize, FinishRevertResize,
     PrepResize, PrepResizeReply, RebuildInstance, RebuildReply, ResizeInstance,
     ResizeInstanceReply, RevertResize,
 };
+pub use volume::{AttachVolume, DetachVolume, StorageAddress, VolumeSource, VolumeSpec};
 
 /// Make a guest and start it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

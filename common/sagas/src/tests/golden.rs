@@ -29,6 +29,8 @@ fn definitions_are_frozen() {
         }
     }
     expect![[r#"
+        attach-volume 1
+            attach-volume: Compensatable attach_volume, undone by detach_volume
         boot 1
             select-destination: Compensatable select_destinations
             build-and-run: Compensatable build_and_run_instance, undone by terminate_instance
@@ -37,6 +39,8 @@ fn definitions_are_frozen() {
         delete 1
             terminate: Retriable terminate_instance
             terminate-other: Retriable terminate_instance
+        detach-volume 1
+            detach-volume: Pivot detach_volume, undone by fence
         evacuate 1
             select-destination: Compensatable select_destinations
             rebuild-instance: Compensatable rebuild_instance, undone by revert_resize

@@ -96,7 +96,10 @@ impl Rows {
                 }
             }
             Change::ReleasePorts => instance.has_ports = false,
-            Change::Outcome { .. }
+            // Volumes are not simulated.
+            Change::ReleaseVolumes
+            | Change::Volume { .. }
+            | Change::Outcome { .. }
             | Change::Size(_)
             | Change::Fault { .. }
             | Change::ClearFault => {}

@@ -75,13 +75,31 @@ pub(crate) const ALL_GROUPS: Rule =
 pub(crate) const OTHER_LIMITS: Rule = rule("os_compute_api:limits:other_project", Admin);
 /// Routes: methods, the beginning of the path, least role, Nova's name. The first that fits counts; a path fits if
 /// the rest of it is empty or begins with a slash.
-const ROUTES: [(&str, &str, Role, &str); 41] = [
+const ROUTES: [(&str, &str, Role, &str); 47] = [
     ("GET", "/v2.1/servers/{server_id}/migrations", Manager, "servers:migrations:index"),
     ("POST", "/v2.1/servers/{server_id}/migrations", Manager, "servers:migrations:force_complete"),
     ("DELETE", "/v2.1/servers/{server_id}/migrations", Manager, "servers:migrations:delete"),
     ("GET", "/v2.1/servers/{server_id}/os-instance-actions", Reader, "os-instance-actions:list"),
     // The action itself decides: see `ACTIONS`.
     ("POST", "/v2.1/servers/{server_id}/action", Reader, "servers:action"),
+    (
+        "GET",
+        "/v2.1/servers/{server_id}/os-volume_attachments",
+        Reader,
+        "os-volumes-attachments:index",
+    ),
+    (
+        "POST",
+        "/v2.1/servers/{server_id}/os-volume_attachments",
+        Member,
+        "os-volumes-attachments:create",
+    ),
+    (
+        "DELETE",
+        "/v2.1/servers/{server_id}/os-volume_attachments",
+        Member,
+        "os-volumes-attachments:delete",
+    ),
     ("GET", "/v2.1/servers", Reader, "servers:index"),
     ("POST PUT PATCH DELETE", "/v2.1/servers", Member, "servers:update"),
     ("GET", "/v2.1/flavors/{flavor_id}/os-flavor-access", Admin, "os-flavor-access"),
@@ -114,6 +132,9 @@ const ROUTES: [(&str, &str, Role, &str); 41] = [
     ("GET", "/v2.0/ports", Reader, "networks:get_port"),
     ("GET", "/v2.0/extensions", Reader, "networks:extensions"),
     ("GET", "/v2.0/{kind}", Reader, "networks:extensions"),
+    ("GET", "/v3/{project_id}/volumes", Reader, "volume:get_all"),
+    ("GET", "/v1/volumes", Admin, "own:volumes"),
+    ("POST DELETE", "/v1/volumes", Admin, "own:volumes:update"),
     ("GET", "/v1/servers", Admin, "own:migrations"),
     ("GET", "/v1/allocations", Admin, "own:allocations"),
     ("GET", "/v1/obligations", Admin, "own:obligations"),

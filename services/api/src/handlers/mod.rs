@@ -28,3 +28,5 @@ mod server_place;
 pub(crate) mod server_tags;
 pub(crate) mod servers;
 pub(crate) mod services;
+pub(crate) mod volume_attachments;
+pub(crate) mod volumes;

@@ -256,8 +256,11 @@ impl Action {
 }
 
 /// Refuses what the server's state does not allow, in Nova's words.
-fn allowed(server: &ServerRow, action: &Action) -> Result<(), ApiError> {
-    let name = action.name();
+pub(super) fn allowed(
+    server: &ServerRow,
+    name: &str,
+    event: InstanceEvent,
+) -> Result<(), ApiError> {
     if server.delete_requested {
         return Err(ApiError::state(
             name,
@@ -265,7 +268,7 @@ fn allowed(server: &ServerRow, action: &Action) -> Result<(), ApiError> {
             &format!("task_state {}", TaskState::Deleting),
         ));
     }
-    if server.state.on(action.event()).is_ok() {
+    if server.state.on(event).is_ok() {
         return Ok(());
     }
     let state = match server.state.task {
@@ -281,7 +284,7 @@ async fn begin(
     server: &ServerRow,
     action: Action,
 ) -> Result<Started, ApiError> {
-    allowed(server, &action)?;
+    allowed(server, action.name(), action.event())?;
     if let Action::Cold(action) = action {
         return action.begin(api, caller, server).await;
     }

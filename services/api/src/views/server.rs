@@ -232,9 +232,19 @@ pub(crate) fn as_changed(view: &mut Value, version: Version) {
     }
 }
 
+fn attached(volume: Uuid, version: Version) -> Value {
+    if version.since(3) {
+        json!({ "id": volume, "delete_on_termination": false })
+    } else {
+        json!({ "id": volume })
+    }
+}
+
 fn common(row: &ServerRow, around: &Around) -> Value {
     let base = &around.base;
     let image = format!("{}/images/{}", base.0, row.image_id);
+    let volumes: Vec<Value> =
+        row.volumes.iter().map(|volume| attached(volume.id, around.version)).collect();
     json!({
         "id": row.id,
         "name": row.name,
@@ -255,7 +265,7 @@ fn common(row: &ServerRow, around: &Around) -> Value {
         "key_name": row.key_name,
         "OS-SRV-USG:launched_at": row.launched_at.map(super::plain),
         "OS-SRV-USG:terminated_at": row.deleted_at.map(super::plain),
-        "os-extended-volumes:volumes_attached": [],
+        "os-extended-volumes:volumes_attached": volumes,
         "security_groups": [{ "name": "default" }],
     })
 }

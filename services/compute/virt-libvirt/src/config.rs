@@ -33,6 +33,8 @@ pub struct LibvirtConfig {
     pub disk_cache: DiskCache,
     /// Cache of translated code for each guest that runs on QEMU's own emulation, in MiB.
     pub tcg_tb_cache_mib: u32,
+    /// Devices that can be plugged into a new guest of machine `q35` while it runs, volumes above all; 16 at most.
+    pub hotplug_ports: u8,
     /// Seconds between signs of life on the connection to libvirt.
     pub keepalive_interval_s: i32,
     /// How many of them may be missed.
@@ -62,6 +64,7 @@ impl Default for LibvirtConfig {
             bridge: None,
             disk_cache: DiskCache::None,
             tcg_tb_cache_mib: 32,
+            hotplug_ports: 8,
             keepalive_interval_s: 5,
             keepalive_count: 3,
             call_timeout_ms: 60_000,

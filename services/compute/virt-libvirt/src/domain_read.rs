@@ -7,7 +7,7 @@ use whimbrel_virt::DriverError;
 use crate::domain_xml::{EPOCH_ATTRIBUTE, METADATA_ELEMENT, METADATA_PREFIX};
 use crate::xml_tree::Element;
 
-/// A disk in a domain's definition.
+/// A disk on this host's storage, in a domain's definition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct XmlDisk {
     /// `vda` and the like.
@@ -18,12 +18,13 @@ pub(crate) struct XmlDisk {
     pub(crate) format: String,
 }
 
-/// The disks of a domain, without drives for removable media.
+/// The disks of a domain, without drives for removable media, and without volumes: those are where they are.
 pub(crate) fn disks(domain: &Element) -> Vec<XmlDisk> {
     let Some(devices) = domain.child("devices") else { return Vec::new() };
     devices
         .children_named("disk")
         .filter(|disk| matches!(disk.attribute("device"), None | Some("disk" | "lun")))
+        .filter(|disk| disk.attribute("type") != Some("network"))
         .map(|disk| {
             let attribute = |path: &[&str], name: &str| {
                 disk.at(path).and_then(|element| element.attribute(name)).map(str::to_owned)
@@ -35,6 +36,13 @@ pub(crate) fn disks(domain: &Element) -> Vec<XmlDisk> {
             }
         })
         .collect()
+}
+
+/// The name of the disk with that serial number.
+pub(crate) fn disk_of_serial(domain: &Element, serial: &str) -> Option<String> {
+    let disks = domain.child("devices")?.children_named("disk");
+    let mut named = disks.filter(|disk| disk.text_at(&["serial"]) == serial);
+    named.next()?.child("target")?.attribute("dev").map(str::to_owned)
 }
 
 /// Devices that can't leave their host, by libvirt's names for them.

@@ -13,6 +13,10 @@ use whimbrel_model::InstanceId;
 use crate::config::{DiskCache, LibvirtConfig, VirtType};
 use crate::paths::Paths;
 
+mod volume;
+
+pub(crate) use volume::{device_xml, serial, volume_xml};
+
 /// Namespace of our element in a domain's metadata.
 pub(crate) const METADATA_URI: &str = "urn:whimbrel:instance:1";
 /// Prefix of that namespace.
@@ -164,11 +168,15 @@ fn write_devices(
                 text(w, "emulator", &emulator.to_string_lossy())?;
             }
             write_disk(w, config.disk_cache, paths, instance)?;
+            for volume in &instance.volumes {
+                volume::write_volume(w, volume)?;
+            }
             for port in &instance.ports {
                 write_interface(w, config, port)?;
             }
             write_serial(w, &paths.console_log(instance.id).to_string_lossy())?;
             empty(w, "controller", &[("type", "usb"), ("model", "none")])?;
+            volume::write_hotplug_ports(w, config)?;
             empty(w, "memballoon", &[("model", "virtio")])
         })
         .map(drop)

@@ -11,7 +11,7 @@ use whimbrel_messages::compute::{
     RollbackLiveMigrationAtDestination,
 };
 use whimbrel_messages::report::{CpuInfo, Guest, Inventory};
-use whimbrel_model::{InstanceId, MigrationId, PowerState};
+use whimbrel_model::{InstanceId, MigrationId, PowerState, VolumeId};
 use whimbrel_virt::{
     Arrival, ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob,
 };
@@ -108,6 +108,25 @@ impl ComputeDriver for LibvirtDriver {
         kind: RebootKind,
     ) -> Result<(), DriverError> {
         self.reboot_guest(instance, owner_epoch, kind).await
+    }
+
+    async fn attach_volume(
+        &self,
+        instance: &InstanceSpec,
+        volume_id: VolumeId,
+        owner_epoch: i64,
+    ) -> Result<(), DriverError> {
+        self.plug_volume(instance, volume_id, owner_epoch).await
+    }
+
+    async fn detach_volume(
+        &self,
+        instance_id: InstanceId,
+        volume_id: VolumeId,
+        timeout_ms: i64,
+    ) -> Result<(), DriverError> {
+        let timeout = Duration::from_millis(u64::try_from(timeout_ms).unwrap_or(0));
+        self.unplug_volume(instance_id, volume_id, timeout).await
     }
 
     async fn power_state(&self, instance_id: InstanceId) -> Result<PowerState, DriverError> {

@@ -47,6 +47,7 @@ mod spawn;
 #[cfg(test)]
 mod test_support;
 mod verdict;
+mod volumes;
 mod xml_tree;
 
 pub use config::{

@@ -52,6 +52,7 @@ pub(crate) fn instance() -> InstanceSpec {
             address: "10.78.0.101".to_owned(),
             bridge: "brt".to_owned(),
         }],
+        volumes: Vec::new(),
     }
 }
 
@@ -60,6 +61,7 @@ pub(crate) fn qemu_config() -> LibvirtConfig {
     LibvirtConfig {
         virt_type: VirtType::Qemu,
         migration_address: "10.77.0.11".to_owned(),
+        hotplug_ports: 1,
         ..LibvirtConfig::default()
     }
 }

@@ -15,7 +15,7 @@ use whimbrel_messages::compute::{
     RollbackLiveMigrationAtDestination,
 };
 use whimbrel_messages::report::{Guest, Inventory, JobStats};
-use whimbrel_model::{HostName, InstanceId, MigrationId, PowerState};
+use whimbrel_model::{HostName, InstanceId, MigrationId, PowerState, VolumeId};
 
 /// What can go wrong. Variants say what the caller can do.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +147,24 @@ pub trait ComputeDriver: Send + Sync + 'static {
         instance: &InstanceSpec,
         owner_epoch: i64,
         kind: RebootKind,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// Gives the guest one of the volumes of its spec: at once if it runs, and for every later start. Fine if it has
+    /// it.
+    fn attach_volume(
+        &self,
+        instance: &InstanceSpec,
+        volume_id: VolumeId,
+        owner_epoch: i64,
+    ) -> impl Future<Output = Result<(), DriverError>> + Send;
+
+    /// Takes a volume from the guest. Refused if its operating system does not let go of it within `timeout_ms`.
+    /// Fine if it does not have it, or if there is no such guest.
+    fn detach_volume(
+        &self,
+        instance_id: InstanceId,
+        volume_id: VolumeId,
+        timeout_ms: i64,
     ) -> impl Future<Output = Result<(), DriverError>> + Send;
 
     /// What the hypervisor says of the guest.

@@ -36,6 +36,8 @@ pub struct Stat {
     pub verified_pages: u64,
     /// Blocks that a `verify` has just checked; 0 in other answers.
     pub verified_blocks: u64,
+    /// The version of the blocks on its volume; 0 in answers to other requests.
+    pub volume: u64,
 }
 
 impl Stat {
@@ -66,6 +68,7 @@ impl Stat {
             block_errors: number("block_errors")?,
             verified_pages: number_or_0("verified_pages")?,
             verified_blocks: number_or_0("verified_blocks")?,
+            volume: number_or_0("volume")?,
         })
     }
 

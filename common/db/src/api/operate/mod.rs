@@ -17,6 +17,7 @@ use whimbrel_sagas::{LiveMigrate, Reboot, Start, Stop};
 
 mod cold;
 mod delete;
+mod volumes;
 
 use super::{ImageRow, MigrationRow, ServerRow};
 use crate::error::violates;
@@ -30,6 +31,7 @@ pub use cold::{
     revert_resize,
 };
 pub use delete::delete_server;
+pub use volumes::{attach_volume, detach_volume};
 
 /// A saga whose hint was lost begins after this time.
 const HINT_LOST_MS: i64 = 2_000;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::saga_log::batch::Writes;
 use crate::saga_log::changes::Claim;
+use crate::saga_log::write::volumes;
 use crate::schema::{allocation, instance, port};
 use crate::{Connection, DbError};
 
@@ -105,7 +106,7 @@ pub(crate) async fn release_kept(
         .execute(connection)
         .await
         .map_err(DbError::query("releasing ports that were kept"))?;
-    Ok(())
+    volumes::release(connection, instances).await
 }
 
 /// The instances that hold room at the destinations of moves that are taken back: those whose migrations hold

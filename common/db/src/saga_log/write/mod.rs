@@ -7,6 +7,7 @@ pub(crate) mod claims;
 mod instance;
 mod migration;
 mod saga;
+mod volumes;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
@@ -44,6 +45,7 @@ pub(super) async fn all(connection: &mut Connection, writes: &Writes) -> Result<
     for follow_up in &writes.follow_ups {
         insert(connection, follow_up).await?;
     }
+    volumes::volumes(connection, writes).await?;
     // Last: it locks the rows of hosts, which every other batch wants, too.
     claims::claims(connection, writes).await
 }

@@ -56,6 +56,7 @@ pub(crate) fn instance() -> InstanceSpec {
             virtual_size: 1,
         },
         ports: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 

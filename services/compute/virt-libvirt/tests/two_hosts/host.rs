@@ -112,6 +112,7 @@ impl Lab {
                 address: "10.78.0.101".to_owned(),
                 bridge: "brt".to_owned(),
             }],
+            volumes: Vec::new(),
         }
     }
 

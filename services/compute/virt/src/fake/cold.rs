@@ -13,7 +13,7 @@ use whimbrel_messages::report::JobStats;
 use whimbrel_model::{DiskFormat, InstanceId, MigrationId, PowerState};
 
 use super::world::{FakeArrival, FakeGuest, FakeRollback};
-use super::{FakeDriver, LOOK};
+use super::{FakeDriver, LOOK, volumes};
 use crate::{DriverError, JobProgress};
 
 fn power(start: bool) -> PowerState {
@@ -128,8 +128,12 @@ impl FakeDriver {
         if !arrival.as_ref().is_some_and(whole) {
             return Err(DriverError::Refused("its disks have not arrived".to_owned()));
         }
-        let guest =
-            FakeGuest { epoch: request.owner_epoch, power: power(request.start), incoming: false };
+        let guest = FakeGuest {
+            epoch: request.owner_epoch,
+            power: power(request.start),
+            incoming: false,
+            volumes: volumes(&request.instance),
+        };
         self.world.put(&self.host, id, &guest)?;
         Ok(self.world.remove_arrival(&self.host, id)?)
     }
@@ -177,6 +181,7 @@ impl FakeDriver {
                 epoch: request.owner_epoch,
                 power: power(request.start),
                 incoming: false,
+                volumes: volumes(&request.instance),
             };
             self.world.put(&self.host, id, &guest)?;
         } else {
@@ -195,7 +200,12 @@ impl FakeDriver {
         self.enter("rebuild")?;
         self.admit(request.instance.id, request.owner_epoch)?;
         let power_state = power(request.start);
-        let guest = FakeGuest { epoch: request.owner_epoch, power: power_state, incoming: false };
+        let guest = FakeGuest {
+            epoch: request.owner_epoch,
+            power: power_state,
+            incoming: false,
+            volumes: volumes(&request.instance),
+        };
         self.world.put(&self.host, request.instance.id, &guest)?;
         Ok(RebuildReply { power_state, own_disk: false })
     }

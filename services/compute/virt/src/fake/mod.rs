@@ -6,6 +6,7 @@ mod config;
 mod model;
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -16,7 +17,9 @@ use whimbrel_messages::compute::{
     RollbackLiveMigrationAtDestination,
 };
 use whimbrel_messages::report::{CpuInfo, Guest, Inventory, JobStats};
-use whimbrel_model::{DiskFormat, HostName, InstanceId, MigrationId, PowerState, Resources};
+use whimbrel_model::{
+    DiskFormat, HostName, InstanceId, MigrationId, PowerState, Resources, VolumeId,
+};
 
 use crate::{Arrival, ComputeDriver, DriverError, JobOutcome, JobProgress, LiveMigrationJob};
 
@@ -176,7 +179,8 @@ impl ComputeDriver for FakeDriver {
     async fn spawn(&self, instance: &InstanceSpec, epoch: i64) -> Result<(), DriverError> {
         self.enter("spawn")?;
         self.admit(instance.id, epoch)?;
-        let guest = FakeGuest { epoch, power: PowerState::Running, incoming: false };
+        let volumes = volumes(instance);
+        let guest = FakeGuest { epoch, power: PowerState::Running, incoming: false, volumes };
         Ok(self.world.put(&self.host, instance.id, &guest)?)
     }
 
@@ -208,6 +212,31 @@ impl ComputeDriver for FakeDriver {
         self.enter("reboot")?;
         self.admit(instance.id, epoch)?;
         self.set_power(instance.id, PowerState::Running)
+    }
+
+    async fn attach_volume(
+        &self,
+        instance: &InstanceSpec,
+        volume_id: VolumeId,
+        epoch: i64,
+    ) -> Result<(), DriverError> {
+        self.enter("attach_volume")?;
+        self.admit(instance.id, epoch)?;
+        let mut guest = self.guest(instance.id)?;
+        guest.volumes.insert(volume_id);
+        Ok(self.world.put(&self.host, instance.id, &guest)?)
+    }
+
+    async fn detach_volume(
+        &self,
+        id: InstanceId,
+        volume_id: VolumeId,
+        _timeout_ms: i64,
+    ) -> Result<(), DriverError> {
+        self.enter("detach_volume")?;
+        let Some(mut guest) = self.world.get(&self.host, id)? else { return Ok(()) };
+        guest.volumes.remove(&volume_id);
+        Ok(self.world.put(&self.host, id, &guest)?)
     }
 
     async fn power_state(&self, id: InstanceId) -> Result<PowerState, DriverError> {
@@ -266,7 +295,8 @@ impl ComputeDriver for FakeDriver {
         self.admit(instance.id, epoch)?;
         // What has already arrived, when this is asked again, stays.
         if self.world.get(&self.host, instance.id)?.is_none() {
-            let guest = FakeGuest { epoch, power: PowerState::Paused, incoming: true };
+            let volumes = volumes(instance);
+            let guest = FakeGuest { epoch, power: PowerState::Paused, incoming: true, volumes };
             self.world.put(&self.host, instance.id, &guest)?;
         }
         Ok(PreLiveMigrationReply {
@@ -393,6 +423,10 @@ impl ComputeDriver for FakeDriver {
     async fn rebuild(&self, request: &RebuildInstance) -> Result<RebuildReply, DriverError> {
         self.make_again(request)
     }
+}
+
+fn volumes(instance: &InstanceSpec) -> BTreeSet<VolumeId> {
+    instance.volumes.iter().map(|volume| volume.id).collect()
 }
 
 impl From<std::io::Error> for DriverError {

@@ -17,6 +17,7 @@ fn spec() -> InstanceSpec {
             virtual_size: 1 << 30,
         },
         ports: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 

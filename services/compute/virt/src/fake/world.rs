@@ -1,14 +1,14 @@
 //! Where simulated guests are: in memory, or in files that outlive the services and can be looked at from
 //! outside. One file for each guest and host; a guest changes hosts by one rename.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use whimbrel_model::{HostName, InstanceId, MigrationId, PowerState};
+use whimbrel_model::{HostName, InstanceId, MigrationId, PowerState, VolumeId};
 
 /// A guest on a host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,9 @@ pub(super) struct FakeGuest {
     pub(super) power: PowerState,
     /// It is expected and has not arrived.
     pub(super) incoming: bool,
+    /// The volumes that it has.
+    #[serde(default)]
+    pub(super) volumes: BTreeSet<VolumeId>,
 }
 
 /// A migration's job on its source.
