@@ -1,5 +1,6 @@
 //! Services that end in the middle, messages that vanish: every operation still ends, and rightly.
 
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 use whimbrel_test_utils::wait_until;
 use whimbrel_virt::fake::FakeConfig;
@@ -58,7 +59,14 @@ async fn all_connections_are_closed_again_and_again_and_everything_ends() {
         })
         .await;
         cloud.database.disconnect_all().await.unwrap();
-        cloud.get("/v2.1/servers").await;
+        // Whoever asks in that moment is told to ask again, and nothing worse.
+        wait_until("the API to answer", PATIENCE, async || {
+            let (status, body) = cloud.ask(Method::GET, "/v2.1/servers", None).await;
+            let again = status == StatusCode::SERVICE_UNAVAILABLE;
+            assert!(again || status == StatusCode::OK, "{status} {body}");
+            !again
+        })
+        .await;
     }
     cloud.wait_for_migration(&id, "completed").await;
     cloud.assert_rests_on(&id, &destination).await;

@@ -110,7 +110,7 @@ impl DbError {
     /// For `map_err`: a query failed while `doing`.
     pub fn query(doing: &'static str) -> impl Fn(Diesel) -> Self {
         move |source| match source {
-            Diesel::DatabaseError(DatabaseErrorKind::ClosedConnection, info) => {
+            Diesel::DatabaseError(kind, info) if is_lost(&kind, info.message()) => {
                 Self::Unavailable(info.message().to_owned())
             }
             source => Self::Query { doing, source },
@@ -130,6 +130,13 @@ impl DbError {
             _ => false,
         }
     }
+}
+
+/// Whether the connection is gone, and with it the answer: closed, or ended by the server in the middle of a
+/// statement, which it says in words (57P01, 57P02), since diesel has no kind for it.
+fn is_lost(kind: &DatabaseErrorKind, message: &str) -> bool {
+    matches!(kind, DatabaseErrorKind::ClosedConnection | DatabaseErrorKind::UnableToSendCommand)
+        || message.starts_with("terminating connection")
 }
 
 impl From<Diesel> for DbError {
