@@ -223,6 +223,47 @@ async fn a_server_is_evacuated_and_its_host_cleans_up_when_it_is_back() {
     assert_eq!(cloud.force_down(&source, false).await.0, StatusCode::OK);
 }
 
+/// The program says yes only once a file is there, as one would whose power switch answers at last.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_does_not_answer_is_fenced_before_its_server_is_evacuated() {
+    let switch = std::env::temp_dir().join(format!("whimbrel-switch-{}", uuid::Uuid::new_v4()));
+    let script = format!(
+        "test -e {0} || {{ echo no power switch >&2; exit 1; }}; echo $0 >> {0}",
+        switch.display()
+    );
+    let hook = json!({ "fencing": { "program": "/bin/sh", "arguments": ["-c", script] } });
+    let hosts = [("a", FakeConfig::default()), ("b", FakeConfig::default())];
+    let mut cloud = Cloud::start_with(&hosts, &hook, None).await;
+    let (one, two) = (cloud.boot().await, cloud.boot().await);
+    let evacuate = json!({ "evacuate": {} });
+    // A host that answers is not fenced, whatever anybody asks for.
+    cloud.does(&one, evacuate.clone(), StatusCode::BAD_REQUEST).await;
+    let source = cloud.server(&one).await["OS-EXT-SRV-ATTR:host"].as_str().unwrap().to_owned();
+    if cloud.hosts_of(&two) != [source.clone()] {
+        cloud.live_migrate(&two, Some(&source)).await;
+        cloud.wait_for_migration(&two, "completed").await;
+    }
+    cloud.kill(&source).await;
+    cloud.wait_until_down(&source).await;
+    let (status, body) = cloud.action(&one, evacuate.clone()).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    assert!(body.to_string().contains("no power switch"), "{body}");
+    let forced = |services: Value| services["services"][0]["forced_down"].clone();
+    let path = format!("/v2.1/os-services?host={source}");
+    assert_eq!(forced(cloud.get(&path).await), false);
+
+    std::fs::write(&switch, "").unwrap();
+    cloud.does(&one, evacuate.clone(), StatusCode::OK).await;
+    cloud.does(&two, evacuate, StatusCode::OK).await;
+    assert_eq!(forced(cloud.get(&path).await), true);
+    // Once for the host, not for each of its servers.
+    assert_eq!(std::fs::read_to_string(&switch).unwrap(), format!("{source}\n"));
+    std::fs::remove_file(&switch).unwrap();
+    for id in [&one, &two] {
+        cloud.wait_for_migration(id, "done").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_that_nobody_decides_on_is_confirmed_after_its_time() {
     let (mut cloud, id, _, destination) = two().await;

@@ -9,6 +9,8 @@ use whimbrel_db::DatabaseConfig;
 use whimbrel_rpc::AmqpConfig;
 use whimbrel_service::{CommonConfig, LogConfig, ManagementConfig};
 
+use crate::fencing::FencingConfig;
+
 /// The whole configuration file.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -73,6 +75,9 @@ pub struct ApiConfig {
     /// How long a guest's operating system is given to shut down before a move, in milliseconds.
     #[serde(default = "default_shutdown")]
     pub shutdown_timeout_ms: i64,
+    /// What to ask when a server is evacuated from a host that nobody has forced down.
+    #[serde(default)]
+    pub fencing: Option<FencingConfig>,
     /// Most rows in one answer.
     #[serde(default = "default_page")]
     pub max_limit: i64,

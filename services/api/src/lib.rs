@@ -9,6 +9,7 @@ mod body;
 mod compatibility;
 mod config;
 mod error;
+mod fencing;
 mod handlers;
 mod observe;
 mod openapi;
@@ -30,6 +31,7 @@ use whimbrel_service::{Health, Shutdown};
 
 pub use auth::Authenticator;
 pub use config::{ApiConfig, AuthMode, Config, HttpBasicConfig, KeystoneConfig, Secret};
+pub use fencing::{Fencing, FencingConfig};
 pub use openapi::document;
 pub use outbox::Sender;
 pub use router::router;
@@ -70,7 +72,8 @@ pub async fn run(config: Config, mut shutdown: Shutdown) -> anyhow::Result<()> {
     });
     let (sender, sending) = outbox::start(database.clone(), amqp.publisher());
     let (database_of_api, config) = (database.clone(), config.api);
-    let api = Arc::new(Api { database: database_of_api, config, authenticator, sender });
+    let fencing = Fencing::new(config.fencing.clone());
+    let api = Arc::new(Api { database: database_of_api, config, fencing, authenticator, sender });
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .with_context(|| format!("listening on {listen}"))?;

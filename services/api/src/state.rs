@@ -5,6 +5,7 @@ use whimbrel_db::{Connection, Database};
 use crate::auth::Authenticator;
 use crate::config::ApiConfig;
 use crate::error::ApiError;
+use crate::fencing::Fencing;
 use crate::outbox::Sender;
 
 /// What all handlers share.
@@ -13,6 +14,8 @@ pub struct Api {
     pub database: Database,
     /// The configuration.
     pub config: ApiConfig,
+    /// What sees to it that a lost host is off.
+    pub fencing: Fencing,
     /// Who is asking.
     pub authenticator: Authenticator,
     /// For telling conductors.

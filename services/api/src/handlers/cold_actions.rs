@@ -136,6 +136,10 @@ impl ColdAction {
             Self::Evacuate { host, start } => {
                 // In Nova's order.
                 let host = host.map(|host| new_home(&host, server, &hosts)).transpose()?;
+                if let Some(source) = &server.host {
+                    api.fencing.see_to(api, source.as_str()).await?;
+                }
+                let hosts = api::hosts_list(&mut api.connection().await?, down).await?;
                 lost(server, &hosts)?;
                 let order = EvacuateOrder { host, start };
                 api::evacuate_server(database, caller, server, &image, &order).await
