@@ -91,6 +91,16 @@ fn the_rules_and_the_engine_touch_no_outside_world() {
     }
 }
 
+/// The command line is a client of the HTTP API, and knows nothing else of us.
+#[test]
+fn the_command_line_depends_on_nothing_of_ours() {
+    let all = dependencies();
+    assert_eq!(ours("whimbrel-cli", &all), BTreeSet::from(["whimbrel-cli".to_owned()]));
+    for name in all.keys().filter(|name| *name != "whimbrel-cli") {
+        assert!(!all[name].contains("whimbrel-cli"), "{name} depends on the command line");
+    }
+}
+
 /// A compromised host must not be able to write rows: a host reports, the conductor writes.
 #[test]
 fn compute_does_not_reach_the_database() {

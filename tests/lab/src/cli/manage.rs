@@ -51,9 +51,7 @@ pub(super) fn up(plan: &Plan) -> anyhow::Result<ExitCode> {
         let _ = supervisor.wait();
         return Err(error);
     }
-    status::show(name, super::Format::Table)?;
-    say(&format!("\n{}", status::how_to_use(name)?));
-    Ok(ExitCode::SUCCESS)
+    status::show(name, super::Format::Table)
 }
 
 /// Ends a lab and waits until it is gone.

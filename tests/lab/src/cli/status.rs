@@ -15,7 +15,8 @@ pub(super) fn show(name: &str, format: Format) -> anyhow::Result<ExitCode> {
     match format {
         Format::Json => say(&serde_json::to_string_pretty(&value)?),
         Format::Table => {
-            say(&tables(&serde_json::from_value(value).context("reading the status")?));
+            let status = serde_json::from_value(value).context("reading the status")?;
+            say(&format!("{}\n\n{}", tables(&status), usage(&status)));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -66,18 +67,19 @@ pub(super) fn table(header: &[impl ToString]) -> Table {
     table
 }
 
-/// How to point the `openstack` client at a running lab.
-pub(super) fn how_to_use(name: &str) -> anyhow::Result<String> {
-    let status: LabStatus = serde_json::from_value(control::ask(name, &Request::Status)?)?;
+/// How to point clients at a running lab.
+fn usage(status: &LabStatus) -> String {
     let dir = status.dir.display();
     let endpoint = format!("{}/v2.1", status.api_url);
-    Ok(format!(
-        "The openstack client finds the lab by {dir}/clouds.yaml:\n  \
+    format!(
+        "Clients find the lab by {dir}/clouds.yaml:\n  \
          export OS_CLIENT_CONFIG_FILE={dir}/clouds.yaml OS_CLOUD=whimbrel\n  \
+         target/debug/whimbrel host list\n  \
          openstack server list\nor without that file:\n  \
+         target/debug/whimbrel --os-endpoint {endpoint} server list\n  \
          openstack --os-auth-type none --os-endpoint {endpoint} --os-identity-api-version 3 server list\n\
          End the lab with: make down"
-    ))
+    )
 }
 
 /// Writes what the `openstack` client needs into the lab's directory.
