@@ -67,9 +67,8 @@ impl Board {
             return;
         }
         match &self.bars {
-            Some(bars) => {
-                let _ = bars.println(text);
-            }
+            // Its own way to print leaves the cursor behind the text once there is no bar left.
+            Some(bars) => bars.suspend(|| output::note(text)),
             None => output::note(text),
         }
     }

@@ -126,12 +126,12 @@ pub(super) async fn hypervisors(session: &Session) -> Result<Vec<Value>, Failure
 }
 
 /// `3/64`
-pub(super) fn used(hypervisor: &Value, used: &str, total: &str, unit: &str) -> Cell {
+pub(super) fn used(hypervisor: &Value, used: &str, total: &str) -> Cell {
     let (used, total) = (&hypervisor[used], &hypervisor[total]);
     if used.is_null() {
         return Cell::default();
     }
-    Cell::shown(used.clone(), format!("{used}/{total}{unit}"))
+    Cell::shown(used.clone(), format!("{used}/{total}"))
 }
 
 async fn list(session: &Session) -> Result<(), Failure> {
@@ -147,8 +147,8 @@ async fn list(session: &Session) -> Result<(), Failure> {
             .into();
         row.extend([
             hypervisor["running_vms"].clone().into(),
-            used(&hypervisor, "vcpus_used", "vcpus", ""),
-            used(&hypervisor, "memory_mb_used", "memory_mb", " MiB"),
+            used(&hypervisor, "vcpus_used", "vcpus"),
+            used(&hypervisor, "memory_mb_used", "memory_mb"),
             service["disabled_reason"].clone().into(),
         ]);
         row

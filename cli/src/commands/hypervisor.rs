@@ -85,9 +85,9 @@ fn row(one: &Value) -> Vec<Cell> {
         ["hypervisor_hostname", "hypervisor_type", "state", "status", "host_ip", "running_vms"];
     let mut row: Vec<Cell> = names.map(|name| one[name].clone().into()).into();
     row.extend([
-        used(one, "vcpus_used", "vcpus", ""),
-        used(one, "memory_mb_used", "memory_mb", " MiB"),
-        used(one, "local_gb_used", "local_gb", " GiB"),
+        used(one, "vcpus_used", "vcpus"),
+        used(one, "memory_mb_used", "memory_mb"),
+        used(one, "local_gb_used", "local_gb"),
     ]);
     row
 }

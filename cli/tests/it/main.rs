@@ -8,5 +8,6 @@ mod callers;
 mod cloud;
 mod hosts;
 mod keystone;
+mod manual;
 mod program;
 mod servers;

@@ -56,6 +56,11 @@ impl Program {
         std::fs::write(self.folder.join(name), text).unwrap();
     }
 
+    /// A file that it wrote.
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.join(name)).unwrap()
+    }
+
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
