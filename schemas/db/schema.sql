@@ -69,6 +69,10 @@ CREATE TABLE public.allocation (
     CONSTRAINT allocation_memory_mib_check CHECK ((memory_mib >= 0)),
     CONSTRAINT allocation_vcpus_check CHECK ((vcpus >= 0))
 );
+CREATE TABLE public.config_drive (
+    instance_id uuid NOT NULL,
+    content jsonb NOT NULL
+);
 CREATE TABLE public.dead_letter (
     id uuid NOT NULL,
     queue text NOT NULL,
@@ -212,6 +216,7 @@ CREATE TABLE public.instance (
     availability_zone text,
     hostname text,
     tags text[] DEFAULT '{}'::text[] NOT NULL,
+    has_config_drive boolean DEFAULT false NOT NULL,
     CONSTRAINT instance_check CHECK (((deleted_at IS NULL) = (vm_state <> 'deleted'::text))),
     CONSTRAINT instance_check1 CHECK (((vm_state <> 'deleted'::text) OR ((task_state IS NULL) AND (host IS NULL)))),
     CONSTRAINT instance_disk_gib_check CHECK ((disk_gib >= 0)),
@@ -431,6 +436,8 @@ ALTER TABLE ONLY public.aggregate
     ADD CONSTRAINT aggregate_pkey PRIMARY KEY (number);
 ALTER TABLE ONLY public.allocation
     ADD CONSTRAINT allocation_pkey PRIMARY KEY (consumer);
+ALTER TABLE ONLY public.config_drive
+    ADD CONSTRAINT config_drive_pkey PRIMARY KEY (instance_id);
 ALTER TABLE ONLY public.dead_letter
     ADD CONSTRAINT dead_letter_pkey PRIMARY KEY (id);
 ALTER TABLE ONLY public.flavor_access
@@ -522,6 +529,8 @@ ALTER TABLE ONLY public.allocation
     ADD CONSTRAINT allocation_host_fkey FOREIGN KEY (host) REFERENCES public.host(name);
 ALTER TABLE ONLY public.allocation
     ADD CONSTRAINT allocation_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES public.instance(id);
+ALTER TABLE ONLY public.config_drive
+    ADD CONSTRAINT config_drive_instance_id_fkey FOREIGN KEY (instance_id) REFERENCES public.instance(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.flavor_access
     ADD CONSTRAINT flavor_access_flavor_id_fkey FOREIGN KEY (flavor_id) REFERENCES public.flavor(id) ON DELETE CASCADE;
 ALTER TABLE ONLY public.host_obligation

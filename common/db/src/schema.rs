@@ -48,7 +48,7 @@ diesel::table! {
         fault_message -> Nullable<Text>, fault_at -> Nullable<Timestamptz>, created_at -> Timestamptz,
         updated_at -> Timestamptz, launched_at -> Nullable<Timestamptz>, deleted_at -> Nullable<Timestamptz>,
         locked_by -> Nullable<Text>, locked_reason -> Nullable<Text>, availability_zone -> Nullable<Text>,
-        hostname -> Nullable<Text>, tags -> Array<Text>,
+        hostname -> Nullable<Text>, tags -> Array<Text>, has_config_drive -> Bool,
     }
 }
 diesel::table! {
@@ -141,6 +141,9 @@ diesel::table! {
         created_at -> Timestamptz, updated_at -> Timestamptz,
     }
 }
+diesel::table! {
+    config_drive (instance_id) { instance_id -> Uuid, content -> Jsonb, }
+}
 
 diesel::allow_tables_to_appear_in_same_query!(
     flavor,
@@ -165,4 +168,5 @@ diesel::allow_tables_to_appear_in_same_query!(
     aggregate_host,
     quota,
     volume,
+    config_drive,
 );

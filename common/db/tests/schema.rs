@@ -118,7 +118,8 @@ async fn the_code_s_picture_of_the_tables_is_the_database_s() {
         aggregate,
         aggregate_host,
         quota,
-        volume
+        volume,
+        config_drive
     );
     assert_eq!(ours, real);
 }

@@ -10,11 +10,16 @@ use crate::auth::of_route;
 use crate::version::{MAX, MIN};
 
 /// What answers, but not as Nova: what, how, why.
-const DIFFERENT: [(&str, &str, &str); 14] = [
+const DIFFERENT: [(&str, &str, &str); 15] = [
     (
         "`POST /servers`",
         "`block_device_mapping_v2` may name only the image; `personality`, `adminPass` are refused",
         "guests learn nothing but what they can fetch",
+    ),
+    (
+        "`POST /servers` with `user_data`",
+        "has a config drive, also where none is asked for; there is no metadata service",
+        "what a user says must reach the guest",
     ),
     (
         "`POST /servers` with `max_count`",

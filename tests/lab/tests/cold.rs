@@ -345,6 +345,50 @@ fn a_volume_goes_with_its_guest() {
     run().unwrap_or_else(|error| panic!("{error:#}\nlogs: {}", cold.lab.logs().display()));
 }
 
+/// The disk that tells a guest of itself is made anew by each host, and is the same to the last byte: a guest that
+/// moves while it runs may have it mounted.
+#[test]
+fn a_guest_is_told_the_same_wherever_it_goes() {
+    let cold = Cold::set(Storage::Local, MigrationTuning::default());
+    let run = || -> anyhow::Result<()> {
+        let asked = [("config_drive", json!(true)), ("user_data", json!("I2Nsb3VkLWNvbmZpZwo="))];
+        let id = cold.boot_with(&asked)?;
+        let source = cold.home(&id)?;
+        let destination = cold.other(&source);
+        let drive = |host: &str| -> anyhow::Result<Vec<u8>> {
+            let file = cold.lab.host(host)?.instances_dir(Storage::Local).join(&id).join("config");
+            std::fs::read(&file).with_context(|| format!("reading {}", file.display()))
+        };
+        let first = drive(&source)?;
+        // Read by somebody else's program.
+        let copy = cold.lab.dir().join("config-drive");
+        std::fs::write(&copy, &first)?;
+        let output = std::process::Command::new("mtype")
+            .arg("-i")
+            .arg(&copy)
+            .arg("::openstack/latest/user_data")
+            .output()?;
+        ensure!(output.stdout == b"#cloud-config\n", "{output:?}");
+
+        cold.api().live_migrate(&id, Some(&destination), BlockMigration::Auto)?;
+        let moved = cold.api().wait_for_migration(&id, SETTLED)?;
+        ensure!(moved.status == "completed", "{}", moved.status);
+        ensure!(drive(&destination)? == first, "after the live migration it is another");
+        let blocks = cold.lab.host(&destination)?.virsh(&["domblklist", &id])?;
+        ensure!(blocks.contains("vdzz"), "{blocks}");
+        cold.check_rests(&id, &destination)?;
+
+        cold.begin(&id, Kind::Migrate)?;
+        cold.api().wait_for_status(&id, "VERIFY_RESIZE", SETTLED)?;
+        cold.decide(&id, Decision::Confirm, "ACTIVE")?;
+        ensure!(drive(&source)? == first, "after the cold migration it is another");
+        cold.check_rests(&id, &source)?;
+        cold.api().delete_server(&id, SETTLED)?;
+        all_hold(&cold.lab.check_gone(&id)?)
+    };
+    run().unwrap_or_else(|error| panic!("{error:#}\nlogs: {}", cold.lab.logs().display()));
+}
+
 /// Over shared storage the stale copy's lock on the disk would keep the new one from starting.
 #[test]
 fn a_guest_with_local_disks_is_evacuated_also_when_its_host_still_runs_it() {

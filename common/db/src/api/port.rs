@@ -33,6 +33,8 @@ pub struct PortRow {
     pub mac: String,
     /// IPv4 address.
     pub address: String,
+    /// The network's addresses: `10.0.0.0/24`.
+    pub cidr: String,
 }
 
 impl PortRow {
@@ -43,6 +45,7 @@ impl PortRow {
             mac: self.mac.clone(),
             address: self.address.clone(),
             bridge: self.bridge.clone(),
+            prefix: self.cidr.split_once('/').and_then(|(_, bits)| bits.parse().ok()).unwrap_or(32),
         }
     }
 }
@@ -69,14 +72,22 @@ pub async fn ports_list(
     project_id: Option<&str>,
 ) -> Result<Vec<PortView>, DbError> {
     type Place = (Uuid, Option<String>, String);
-    type Stored = (Place, (Uuid, Uuid, String, String, String, String));
+    type Stored = (Place, (Uuid, Uuid, String, String, String, String, String));
     let mut query = port::table
         .inner_join(network::table.on(network::id.eq(port::network_id)))
         .inner_join(instance::table.on(instance::id.eq(port::instance_id)))
         .filter(instance::deleted_at.is_null())
         .select((
             (instance::id, instance::host, instance::project_id),
-            (port::id, port::network_id, network::name, network::bridge, port::mac, port::address),
+            (
+                port::id,
+                port::network_id,
+                network::name,
+                network::bridge,
+                port::mac,
+                port::address,
+                network::cidr,
+            ),
         ))
         .into_boxed();
     if let Some(project_id) = project_id {
@@ -86,8 +97,8 @@ pub async fn ports_list(
         query.order(port::id).load(c).await.map_err(DbError::query("listing ports"))?;
     let view = |(place, row): Stored| {
         let (instance_id, host, project_id) = place;
-        let (id, network_id, network_name, bridge, mac, address) = row;
-        let port = PortRow { id, network_id, network_name, bridge, mac, address };
+        let (id, network_id, network_name, bridge, mac, address, cidr) = row;
+        let port = PortRow { id, network_id, network_name, bridge, mac, address, cidr };
         PortView { port, instance_id, host, project_id }
     };
     Ok(stored.into_iter().map(view).collect())
@@ -116,7 +127,7 @@ pub(super) async fn ports_of_all(
     c: &mut Connection,
     instances: &[Uuid],
 ) -> Result<Vec<(Uuid, PortRow)>, DbError> {
-    type Stored = (Uuid, Uuid, Uuid, String, String, String, String);
+    type Stored = (Uuid, Uuid, Uuid, String, String, String, String, String);
     let stored: Vec<Stored> = port::table
         .inner_join(network::table.on(network::id.eq(port::network_id)))
         .filter(port::instance_id.eq_any(instances))
@@ -129,12 +140,13 @@ pub(super) async fn ports_of_all(
             network::bridge,
             port::mac,
             port::address,
+            network::cidr,
         ))
         .load(c)
         .await
         .map_err(DbError::query("reading ports"))?;
-    let row = |(instance, id, network_id, network_name, bridge, mac, address)| {
-        (instance, PortRow { id, network_id, network_name, bridge, mac, address })
+    let row = |(instance, id, network_id, network_name, bridge, mac, address, cidr)| {
+        (instance, PortRow { id, network_id, network_name, bridge, mac, address, cidr })
     };
     Ok(stored.into_iter().map(row).collect())
 }
@@ -225,6 +237,7 @@ async fn insert(
                 bridge: network.bridge.clone(),
                 mac,
                 address: address.to_string(),
+                cidr: network.cidr.clone(),
             }));
         }
         let taken: i64 = port::table

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel_async::{AsyncConnection, RunQueryDsl};
 use serde_json::Value;
 use uuid::Uuid;
-use whimbrel_messages::compute::{ImageSpec, InstanceSpec};
+use whimbrel_messages::compute::{ConfigDrive, ImageSpec, InstanceSpec};
 use whimbrel_model::{HostName, ImageId, InstanceId, InstanceState, PowerState, Resources};
 use whimbrel_saga::Saga;
 use whimbrel_sagas::Boot;
@@ -16,7 +16,7 @@ use super::quota::{Usage, within};
 use super::server_group::join;
 use super::volume::volumes_of_all;
 use super::{FlavorRow, ImageRow, PortRow, VolumeRow, WantedPort};
-use crate::schema::instance;
+use crate::schema::{config_drive, instance};
 use crate::text::{parse, parse_opt};
 use crate::{Connection, Database, DbError};
 
@@ -56,6 +56,7 @@ pub(super) struct Stored {
     availability_zone: Option<String>,
     hostname: Option<String>,
     tags: Vec<String>,
+    has_config_drive: bool,
 }
 
 /// A server.
@@ -119,6 +120,10 @@ pub struct ServerRow {
     pub ports: Vec<PortRow>,
     /// Its volumes, those too that it is just being given.
     pub volumes: Vec<VolumeRow>,
+    /// Whether it has a disk that tells it of itself.
+    pub has_config_drive: bool,
+    /// What is on it. Not read for lists.
+    pub config_drive: Option<ConfigDrive>,
 }
 
 impl ServerRow {
@@ -166,6 +171,8 @@ impl ServerRow {
             tags: stored.tags,
             ports,
             volumes,
+            has_config_drive: stored.has_config_drive,
+            config_drive: None,
         })
     }
 
@@ -178,6 +185,7 @@ impl ServerRow {
             image: image_spec(image)?,
             ports: self.ports.iter().map(PortRow::spec).collect(),
             volumes: self.volumes.iter().filter_map(VolumeRow::spec).collect(),
+            config_drive: self.config_drive.clone(),
         })
     }
 }
@@ -209,7 +217,24 @@ pub async fn server_get(c: &mut Connection, id: Uuid) -> Result<ServerRow, DbErr
         stored.ok_or_else(|| DbError::NotFound { kind: "Instance", id: id.to_string() })?;
     let ports = ports_of(c, id).await?;
     let volumes = volumes_of_all(c, &[id]).await?;
-    ServerRow::assemble(stored, ports, volumes)
+    let mut server = ServerRow::assemble(stored, ports, volumes)?;
+    if server.has_config_drive {
+        server.config_drive = Some(config_drive_of(c, id).await?);
+    }
+    Ok(server)
+}
+
+async fn config_drive_of(c: &mut Connection, id: Uuid) -> Result<ConfigDrive, DbError> {
+    let content: Value = config_drive::table
+        .find(id)
+        .select(config_drive::content)
+        .first(c)
+        .await
+        .map_err(DbError::query("reading a config drive"))?;
+    serde_json::from_value(content).map_err(|error| DbError::Unreadable {
+        column: "config_drive.content",
+        value: error.to_string(),
+    })
 }
 
 /// The project of a server, deleted or not.
@@ -252,6 +277,8 @@ pub struct NewServer {
     pub hostname: Option<String>,
     /// Words of the user's, in order.
     pub tags: Vec<String>,
+    /// What it is told of itself, if it is to have a disk for that. The name is each server's own.
+    pub config_drive: Option<ConfigDrive>,
     /// The server group that it is to be in.
     pub group: Option<Uuid>,
     /// What its project may have; -1 is no limit.
@@ -309,7 +336,10 @@ async fn create(
     for (position, wanted) in (0..).zip(&new.ports) {
         ports.push(port_create(c, id, position, wanted).await?);
     }
-    let server = ServerRow::assemble(stored, ports, Vec::new())?;
+    let mut server = ServerRow::assemble(stored, ports, Vec::new())?;
+    if let Some(told) = &new.config_drive {
+        server.config_drive = Some(keep_config_drive(c, &server, told).await?);
+    }
     let boot = Boot {
         instance: server.spec(&new.image)?,
         requested_host: new.requested_host.clone(),
@@ -318,6 +348,24 @@ async fn create(
     };
     let started = start_saga(c, caller, Boot::NAME, Boot::VERSION, &boot, id, None).await?;
     Ok((server, started))
+}
+
+async fn keep_config_drive(
+    c: &mut Connection,
+    server: &ServerRow,
+    told: &ConfigDrive,
+) -> Result<ConfigDrive, DbError> {
+    let hostname = server.hostname.clone().unwrap_or_else(|| told.hostname.clone());
+    let told = ConfigDrive { name: server.name.clone(), hostname, ..told.clone() };
+    diesel::insert_into(config_drive::table)
+        .values((
+            config_drive::instance_id.eq(server.id),
+            config_drive::content.eq(serde_json::to_value(&told).expect("plain data")),
+        ))
+        .execute(c)
+        .await
+        .map_err(DbError::query("keeping a config drive"))?;
+    Ok(told)
 }
 
 async fn insert(
@@ -356,6 +404,7 @@ async fn insert(
                 instance::availability_zone.eq(&new.availability_zone),
                 instance::hostname.eq(&new.hostname),
                 instance::tags.eq(&new.tags),
+                instance::has_config_drive.eq(new.config_drive.is_some()),
             ),
         ))
         .returning(Stored::as_returning())

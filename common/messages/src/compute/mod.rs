@@ -25,6 +25,9 @@ pub struct InstanceSpec {
     /// Its disks on storage of the network, by the names that it knows them by.
     #[serde(default)]
     pub volumes: Vec<VolumeSpec>,
+    /// What it is told of itself, if it has a disk for that.
+    #[serde(default)]
+    pub config_drive: Option<ConfigDrive>,
 }
 
 /// An image that root disks are made from.
@@ -53,6 +56,9 @@ pub struct PortSpec {
     pub address: String,
     /// The bridge on the host that it is plugged into.
     pub bridge: String,
+    /// How many bits of the address are the network's.
+    #[serde(default)]
+    pub prefix: u8,
 }
 
 /// A reply that says nothing but "done".
@@ -76,6 +82,7 @@ macro_rules! rpc {
 }
 
 mod cold;
+mod config_drive;
 mod volume;
 
 pub use cold::{
@@ -83,6 +90,7 @@ pub use cold::{
     PrepResize, PrepResizeReply, RebuildInstance, RebuildReply, ResizeInstance,
     ResizeInstanceReply, RevertResize,
 };
+pub use config_drive::ConfigDrive;
 pub use volume::{AttachVolume, DetachVolume, StorageAddress, VolumeSource, VolumeSpec};
 
 /// Make a guest and start it.

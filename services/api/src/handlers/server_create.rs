@@ -6,14 +6,17 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as BASE64;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use uuid::Uuid;
 use whimbrel_db::DbError;
 use whimbrel_db::api::{
-    self, FlavorRow, ImageRow, NewServer, Usage, WantedPort, flavor_with_server,
+    self, FlavorRow, ImageRow, KeypairRow, NewServer, Usage, WantedPort, flavor_with_server,
 };
+use whimbrel_messages::compute::ConfigDrive;
 use whimbrel_model::HostName;
 
 use super::server_place as place;
@@ -22,6 +25,10 @@ use crate::body::Body;
 use crate::error::ApiError;
 use crate::state::Api;
 use crate::version::{Base, Version};
+use crate::views;
+
+/// As much as Nova takes.
+const MOST_USER_DATA: usize = 65_535;
 
 /// A request to make a server.
 #[derive(Deserialize, ToSchema)]
@@ -93,9 +100,7 @@ impl Wanted {
         if name.is_empty() || name.len() > 255 || name.chars().any(char::is_control) {
             return Err(invalid("name must have 1 to 255 printable characters"));
         }
-        if self.user_data.is_some() || self.config_drive.as_ref().is_some_and(wants_drive) {
-            return Err(invalid("user_data and config_drive are not offered yet; leave them out"));
-        }
+        self.wants_config_drive()?;
         for (since, given, name) in [
             (19, self.description.is_some(), "description"),
             (52, !self.tags.is_empty(), "tags"),
@@ -140,6 +145,30 @@ impl Wanted {
         Ok(())
     }
 
+    /// There is no other way to tell a guest something, so what its user has to say needs the disk.
+    fn wants_config_drive(&self) -> Result<bool, ApiError> {
+        let asked = match self.config_drive.as_ref() {
+            None | Some(Value::Null) => None,
+            Some(Value::String(text)) if text.is_empty() => None,
+            Some(value) => Some(
+                super::server_actions::boolean(value)
+                    .ok_or_else(|| invalid("config_drive must be true or false"))?,
+            ),
+        };
+        let Some(data) = &self.user_data else { return Ok(asked == Some(true)) };
+        if data.len() > MOST_USER_DATA || BASE64.decode(data).is_err() {
+            return Err(invalid(format!(
+                "user_data must be Base64, of {MOST_USER_DATA} characters at most"
+            )));
+        }
+        if asked == Some(false) {
+            return Err(invalid(
+                "user_data reaches the guest by its config drive only; ask for one",
+            ));
+        }
+        Ok(true)
+    }
+
     /// The image, also where a client says it as a block device as well.
     fn image(&self) -> Result<Uuid, ApiError> {
         let text = self.image_ref.as_deref().filter(|text| !text.is_empty());
@@ -177,14 +206,6 @@ impl Wanted {
         let parse = |text: &str| text.parse::<HostName>().map_err(invalid);
         text.filter(|text| !text.is_empty()).map(parse).transpose()
     }
-}
-
-fn wants_drive(value: &Value) -> bool {
-    !(value.is_null()
-        || *value == json!(false)
-        || value == ""
-        || value == "False"
-        || value == "false")
 }
 
 async fn flavor(api: &Api, context: &Context, wanted: &Value) -> Result<FlavorRow, ApiError> {
@@ -331,6 +352,12 @@ async fn plan(
         ));
     }
     let in_group = limit("server_group_members");
+    let key = place::key(api, &context.caller, wanted.key_name.as_deref()).await?;
+    let availability_zone = place::zone(api, wanted.availability_zone.as_deref()).await?;
+    let config_drive = wanted.wants_config_drive()?.then(|| {
+        let zone = availability_zone.clone();
+        config_drive(wanted, context, key.as_ref(), zone)
+    });
     Ok(NewServer {
         description: wanted.description.clone(),
         flavor_view: flavor_view(&flavor),
@@ -338,14 +365,36 @@ async fn plan(
         image,
         ports: ports(api, wanted.networks.as_ref(), version).await?,
         metadata: Value::Object(wanted.metadata.clone()),
-        key_name: place::key_name(api, &context.caller, wanted.key_name.as_deref()).await?,
+        key_name: key.map(|key| key.name),
         requested_host,
-        availability_zone: place::zone(api, wanted.availability_zone.as_deref()).await?,
+        availability_zone,
+        config_drive,
         hostname: wanted.hostname.clone(),
         tags: super::server_tags::sorted(&wanted.tags),
         group: place::group(api, context, hints, in_group, count).await?,
         limits: Usage { instances: limit("instances"), cores: limit("cores"), ram: limit("ram") },
     })
+}
+
+/// What the guest is told of itself. Its name is filled in for each of several.
+fn config_drive(
+    wanted: &Wanted,
+    context: &Context,
+    key: Option<&KeypairRow>,
+    availability_zone: Option<String>,
+) -> ConfigDrive {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let metadata = wanted.metadata.iter().map(|(name, value)| (name.clone(), text(value)));
+    let name = wanted.name.trim().to_owned();
+    ConfigDrive {
+        hostname: wanted.hostname.clone().unwrap_or_else(|| views::hostname(&name)),
+        name,
+        project_id: context.caller.project_id.clone(),
+        availability_zone,
+        metadata: metadata.collect(),
+        public_keys: key.iter().map(|key| (key.name.clone(), key.public_key.clone())).collect(),
+        user_data: wanted.user_data.clone(),
+    }
 }
 
 /// Makes a server.

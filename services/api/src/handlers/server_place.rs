@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use uuid::Uuid;
 use whimbrel_db::DbError;
-use whimbrel_db::api::{self, Caller};
+use whimbrel_db::api::{self, Caller, KeypairRow};
 
 use super::server_create::invalid;
 use crate::auth::Context;
@@ -88,16 +88,16 @@ pub(super) async fn group(
 }
 
 /// The key pair must be there when the server is made.
-pub(super) async fn key_name(
+pub(super) async fn key(
     api: &Api,
     caller: &Caller,
     wanted: Option<&str>,
-) -> Result<Option<String>, ApiError> {
+) -> Result<Option<KeypairRow>, ApiError> {
     let Some(name) = wanted else { return Ok(None) };
     let found = api::keypair_get(&mut api.connection().await?, &caller.user_id, name).await;
-    found.map_err(|error| match error {
+    let found = found.map_err(|error| match error {
         DbError::NotFound { .. } => ApiError::BadRequest("Invalid key_name provided.".to_owned()),
         other => other.into(),
-    })?;
-    Ok(Some(name.to_owned()))
+    });
+    found.map(Some)
 }

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 
 pub(crate) use migration::{migration, server_migration};
 pub(crate) use server::{
-    Around, as_changed, host_id, plain_addresses, server, server_link, status,
+    Around, as_changed, host_id, hostname, plain_addresses, server, server_link, status,
 };
 
 /// As servers and images show times.

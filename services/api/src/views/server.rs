@@ -168,11 +168,16 @@ enum Who {
     One,
 }
 
+/// What a server of that name is called in its network, if nobody says otherwise.
+pub(crate) fn hostname(name: &str) -> String {
+    name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
 /// Fields that came with a microversion: since when, for whom, name, value.
 fn additions(row: &ServerRow, around: &Around) -> Vec<(u16, Who, &'static str, Value)> {
     let host = row.host.as_ref().and_then(|host| around.hosts.get(host.as_str()));
-    let plain = row.name.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-");
-    let hostname = row.hostname.clone().unwrap_or(plain);
+    let hostname = row.hostname.clone().unwrap_or_else(|| hostname(&row.name));
+    let user_data = row.config_drive.as_ref().and_then(|told| told.user_data.as_ref());
     let group: Vec<_> = around.groups.get(&row.id).into_iter().collect();
     // Nova shows the host name to everybody since 2.90.
     let hostname_for = if around.version.since(90) { Who::All } else { Who::Admin };
@@ -183,7 +188,7 @@ fn additions(row: &ServerRow, around: &Around) -> Vec<(u16, Who, &'static str, V
         (3, Who::Admin, "OS-EXT-SRV-ATTR:kernel_id", json!("")),
         (3, Who::Admin, "OS-EXT-SRV-ATTR:ramdisk_id", json!("")),
         (3, Who::Admin, "OS-EXT-SRV-ATTR:root_device_name", json!("/dev/vda")),
-        (3, Who::Admin, "OS-EXT-SRV-ATTR:user_data", json!(null)),
+        (3, Who::Admin, "OS-EXT-SRV-ATTR:user_data", json!(user_data)),
         (9, Who::All, "locked", json!(row.locked_by.is_some())),
         (16, Who::Admin, "host_status", json!(host.unwrap_or(&""))),
         (19, Who::All, "description", json!(row.description)),
@@ -261,7 +266,7 @@ fn common(row: &ServerRow, around: &Around) -> Value {
         "links": links(row.id, base),
         "OS-DCF:diskConfig": "MANUAL",
         "OS-EXT-AZ:availability_zone": around.zone(row),
-        "config_drive": "",
+        "config_drive": if row.has_config_drive { "True" } else { "" },
         "key_name": row.key_name,
         "OS-SRV-USG:launched_at": row.launched_at.map(super::plain),
         "OS-SRV-USG:terminated_at": row.deleted_at.map(super::plain),

@@ -4,7 +4,7 @@ use quick_xml::events::{BytesStart, Event};
 use quick_xml::{Reader, Writer};
 use whimbrel_virt::DriverError;
 
-use crate::domain_xml::{EPOCH_ATTRIBUTE, METADATA_ELEMENT, METADATA_PREFIX};
+use crate::domain_xml::{CONFIG_DRIVE, EPOCH_ATTRIBUTE, METADATA_ELEMENT, METADATA_PREFIX};
 use crate::xml_tree::Element;
 
 /// A disk on this host's storage, in a domain's definition.
@@ -18,13 +18,17 @@ pub(crate) struct XmlDisk {
     pub(crate) format: String,
 }
 
-/// The disks of a domain, without drives for removable media, and without volumes: those are where they are.
+/// The disks of a domain, without drives for removable media, without
+/// volumes, which are where they are, and without what every host makes for itself (the config drive).
 pub(crate) fn disks(domain: &Element) -> Vec<XmlDisk> {
     let Some(devices) = domain.child("devices") else { return Vec::new() };
     devices
         .children_named("disk")
         .filter(|disk| matches!(disk.attribute("device"), None | Some("disk" | "lun")))
         .filter(|disk| disk.attribute("type") != Some("network"))
+        .filter(|disk| {
+            disk.child("target").and_then(|at| at.attribute("dev")) != Some(CONFIG_DRIVE)
+        })
         .map(|disk| {
             let attribute = |path: &[&str], name: &str| {
                 disk.at(path).and_then(|element| element.attribute(name)).map(str::to_owned)

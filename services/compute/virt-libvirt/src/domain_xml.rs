@@ -4,6 +4,7 @@
 //! definition is what the guest is started and moved with, so its layout stays.
 
 use std::io;
+use std::path::Path;
 
 use quick_xml::Writer;
 use quick_xml::events::BytesText;
@@ -27,6 +28,9 @@ pub(crate) const METADATA_ELEMENT: &str = "instance";
 pub(crate) const EPOCH_ATTRIBUTE: &str = "owner_epoch";
 /// Its attribute with the instance's id.
 pub(crate) const ID_ATTRIBUTE: &str = "id";
+
+/// The name of the disk that tells a guest of itself.
+pub(crate) const CONFIG_DRIVE: &str = "vdzz";
 
 /// The name of a guest's domain.
 pub(crate) fn domain_name(id: InstanceId) -> String {
@@ -168,6 +172,9 @@ fn write_devices(
                 text(w, "emulator", &emulator.to_string_lossy())?;
             }
             write_disk(w, config.disk_cache, paths, instance)?;
+            if instance.config_drive.is_some() {
+                write_config_drive(w, config.disk_cache, &paths.config_drive(instance.id))?;
+            }
             for volume in &instance.volumes {
                 volume::write_volume(w, volume)?;
             }
@@ -212,6 +219,19 @@ fn write_disk(
                 },
             )?;
             empty(w, "target", &[("dev", "vda"), ("bus", "virtio")])
+        })
+        .map(drop)
+}
+
+/// By its last name, so that volumes have theirs from the beginning.
+fn write_config_drive(w: &mut Xml, cache: DiskCache, path: &Path) -> io::Result<()> {
+    w.create_element("disk")
+        .with_attributes([("type", "file"), ("device", "disk")])
+        .write_inner_content(|w| {
+            empty(w, "driver", &[("name", "qemu"), ("type", "raw"), ("cache", cache.as_str())])?;
+            empty(w, "source", &[("file", &path.to_string_lossy())])?;
+            empty(w, "target", &[("dev", CONFIG_DRIVE), ("bus", "virtio")])?;
+            empty(w, "readonly", &[])
         })
         .map(drop)
 }

@@ -17,6 +17,7 @@
 
 mod cold;
 mod config;
+mod config_drive;
 mod connection;
 mod cpu;
 mod disks;

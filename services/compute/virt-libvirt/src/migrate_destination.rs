@@ -122,7 +122,7 @@ impl LibvirtDriver {
             let qemu_img = &self.config.qemu_img;
             disks::create_disk(qemu_img, &path, disk.format, disk.virtual_size, image).await?;
         }
-        Ok(())
+        self.ensure_config_drive(instance).await
     }
 
     /// Whether this host really sees the disks, and what the source writes beside them.

@@ -3,6 +3,7 @@
 //! ```text
 //! <instances_path>/_base/<image id>          base images, read only
 //! <instances_path>/<instance id>/disk        the guest's disk, an overlay on its base
+//! <instances_path>/<instance id>/config      what the guest is told of itself, if it is told anything
 //! <instances_path>/<instance id>/console.log what the guest writes to its serial port
 //! <instances_path>/<instance id>_resize/     its rollback point while a move waits for a decision
 //! <instances_path>/<instance id>.incoming.<migration id>/   disks that a move brings, until all are here
@@ -63,6 +64,11 @@ impl Paths {
     /// A guest's root disk.
     pub(crate) fn root_disk(&self, id: InstanceId) -> PathBuf {
         self.instance(id).join(ROOT_DISK)
+    }
+
+    /// What a guest is told of itself.
+    pub(crate) fn config_drive(&self, id: InstanceId) -> PathBuf {
+        self.instance(id).join("config")
     }
 
     /// What a guest writes to its serial port.

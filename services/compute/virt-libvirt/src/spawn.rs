@@ -27,6 +27,7 @@ impl LibvirtDriver {
         self.epochs.admit(instance.id, owner_epoch, Right::Own).await?;
         self.check_bridges(instance)?;
         self.ensure_root_disk(instance).await?;
+        self.ensure_config_drive(instance).await?;
         let (id, xml) = (instance.id, self.definition(instance, owner_epoch));
         self.hypervisor
             .call("start the guest", move |connect| {

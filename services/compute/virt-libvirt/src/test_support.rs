@@ -51,8 +51,10 @@ pub(crate) fn instance() -> InstanceSpec {
             mac: "fa:16:3e:4e:00:65".to_owned(),
             address: "10.78.0.101".to_owned(),
             bridge: "brt".to_owned(),
+            prefix: 16,
         }],
         volumes: Vec::new(),
+        config_drive: None,
     }
 }
 

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 use whimbrel_lab::checks::Check;
-use whimbrel_lab::{Api, Deadline, Lab, LabBuilder, NewServer, guest, labs_dir, until};
+use whimbrel_lab::{Api, Deadline, Lab, LabBuilder, guest, labs_dir, until};
 
 pub(crate) const BOOT: Duration = Duration::from_secs(60);
 /// How long an operation may take after whatever was done in its middle.
@@ -35,9 +35,19 @@ impl Stage {
     }
 
     pub(crate) fn boot(&self) -> anyhow::Result<String> {
-        let (flavor, image, network) = (&self.flavor, &self.image, &self.network);
-        let new = NewServer { name: "guest", flavor, image, network, host: None };
-        let id = self.api().create_server(&new)?;
+        self.boot_with(&[])
+    }
+
+    /// With `more` in the request.
+    pub(crate) fn boot_with(&self, more: &[(&str, Value)]) -> anyhow::Result<String> {
+        let mut new = json!({
+            "name": "guest", "flavorRef": self.flavor, "imageRef": self.image, "networks": [{ "uuid": self.network }],
+        });
+        for (name, value) in more {
+            new[*name] = value.clone();
+        }
+        let made = self.api().post("/v2.1/servers", &json!({ "server": new }))?;
+        let id = made["server"]["id"].as_str().context("an id")?.to_owned();
         let server = self.api().wait_for_status(&id, "ACTIVE", BOOT)?;
         let home = server.host.context("it is on no host")?;
         self.lab.console(&home, &id)?.wait_for_beat(0, BOOT)?;

@@ -57,6 +57,7 @@ pub(crate) fn instance() -> InstanceSpec {
         },
         ports: Vec::new(),
         volumes: Vec::new(),
+        config_drive: None,
     }
 }
 

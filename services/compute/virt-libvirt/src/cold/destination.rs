@@ -87,6 +87,7 @@ impl LibvirtDriver {
         self.epochs.admit(id, request.owner_epoch, Right::Own).await?;
         self.check_bridges(&request.instance)?;
         self.take_in(request).await?;
+        self.ensure_config_drive(&request.instance).await?;
         let made = self.make(&request.instance, request.owner_epoch, request.start).await;
         if made.is_err() {
             // Whoever hears "no" relies on it that it does not run here.
@@ -239,6 +240,7 @@ impl LibvirtDriver {
             .await?;
             self.ensure_root_disk(&request.instance).await?;
         }
+        self.ensure_config_drive(&request.instance).await?;
         let made = self.make(&request.instance, request.owner_epoch, request.start).await;
         if made.is_err() {
             self.remove_domain(id).await?;

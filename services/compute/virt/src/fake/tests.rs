@@ -18,6 +18,7 @@ fn spec() -> InstanceSpec {
         },
         ports: Vec::new(),
         volumes: Vec::new(),
+        config_drive: None,
     }
 }
 
