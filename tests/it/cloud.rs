@@ -29,7 +29,12 @@ impl Running {
         F: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let (stop, told) = watch::channel(false);
-        Self { stop, task: tokio::spawn(run(whimbrel_service::Shutdown::on(told))) }
+        let running = run(whimbrel_service::Shutdown::on(told));
+        let task = tokio::spawn(async move {
+            // Whoever waits for what a service should do would not learn that it has ended.
+            running.await.inspect_err(|error| eprintln!("a service has ended: {error:#}"))
+        });
+        Self { stop, task }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Consuming: one stream of deliveries that outlives channels, connections and queues.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures::{FutureExt, StreamExt};
 use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
@@ -10,7 +11,7 @@ use uuid::Uuid;
 
 use crate::link::{Link, Pause, within};
 use crate::topology::{exchange, redeclare};
-use crate::{Outgoing, Published, Publisher, RpcError};
+use crate::{Outgoing, PATIENCE, Published, Publisher, RpcError};
 
 const QUEUE_HEADER: &str = "x-whimbrel-queue";
 const REASON_HEADER: &str = "x-whimbrel-reason";
@@ -42,7 +43,15 @@ impl Deliveries {
             live: None,
             pause: Pause::default(),
         };
-        this.begin().await?;
+        // A broker that has just started may still refuse; later losses heal by themselves.
+        let begun = Instant::now();
+        while let Err(error) = this.begin().await {
+            if begun.elapsed() >= PATIENCE {
+                return Err(error);
+            }
+            tracing::warn!(queue, %error, "not consuming yet");
+            this.pause.wait().await;
+        }
         Ok(this)
     }
 

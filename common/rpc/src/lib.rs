@@ -108,7 +108,7 @@ impl Amqp {
     /// broker ends is begun anew.
     ///
     /// # Errors
-    /// When it can't be begun.
+    /// When it can't be begun for a minute.
     pub async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, RpcError> {
         Deliveries::start(Arc::clone(&self.consuming), self.publisher.clone(), queue, prefetch)
             .await
