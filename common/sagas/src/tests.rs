@@ -1,10 +1,5 @@
-//! What the definitions promise: their frozen shape, and, in a simulated world, that whatever goes wrong
-//! the rows and the guests agree in the end.
+//! What the definitions promise: their frozen shape, and what becomes of them when hosts are lost. That rows and
+//! guests agree whatever goes wrong is shown in a simulated world: `tests/sim`.
 
-mod faults;
 mod golden;
 mod lost;
-mod mutants;
-mod rows;
-mod seeds;
-mod sim;

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
+use whimbrel_messages::compute::{ImageSpec, InstanceSpec};
 use whimbrel_messages::{Dir, Fault, FaultCode, Outcome};
 use whimbrel_model::{
-    Change, FlavorSnapshot, HostName, InstanceEvent, MigrationEvent, MigrationId, PowerState,
-    SagaId,
+    Change, DiskFormat, FlavorSnapshot, HostName, ImageId, InstanceEvent, InstanceId,
+    MigrationEvent, MigrationId, PowerState, Resources, SagaId,
 };
 use whimbrel_saga::{Asked, Definition, Effect, Input, PeerHealth, Phase, Row, Saga};
 
-use super::sim::instance;
 use crate::{LiveMigrate, Resize, Revert};
 
 /// A saga of ours that waits for the answer to one of its steps.
@@ -80,6 +80,22 @@ impl Waiting {
 
     fn has(&self, change: &Change) -> bool {
         self.changes.contains(change)
+    }
+}
+
+fn instance() -> InstanceSpec {
+    InstanceSpec {
+        id: InstanceId(Uuid::from_u128(1)),
+        name: "guest".to_owned(),
+        resources: Resources { vcpus: 1, memory_mib: 64, disk_gib: 1 },
+        image: ImageSpec {
+            id: ImageId(Uuid::from_u128(3)),
+            format: DiskFormat::Qcow2,
+            sha256: String::new(),
+            size: 1,
+            virtual_size: 1,
+        },
+        ports: Vec::new(),
     }
 }
 

@@ -1,17 +1,19 @@
 //! The conductors: transactions around the engine, the sweepers, and what they lose when they die.
 
-use chrono::{DateTime, Utc};
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
-use whimbrel_messages::compute::Fence;
-use whimbrel_messages::{Dir, FaultCode, Outcome, Peer, Rpc, StepKey};
+use whimbrel_messages::compute::{Fence, TerminateInstance};
+use whimbrel_messages::{Dir, Fault, FaultCode, Outcome, Peer, Rpc, StepKey};
 use whimbrel_model::{Change, InstanceEvent, MigrationId, MigrationStatus};
 use whimbrel_saga::{
-    Asked, Definition, Effect, Entry, Input, PeerHealth, Row, Saga as _, StepKind, StuckReason,
+    Asked, Definition, Effect, Entry, Input, PeerHealth, Phase, Row, Saga as _, StepKind,
+    StuckReason,
 };
+use whimbrel_sagas::{Delete, Evacuate};
 
-use super::super::rows::MigrationRow;
-use super::{Broken, Command, Crash, Event, Sim, number, registry, saga_id, saga_number};
-use crate::Delete;
+use super::{Broken, Command, Crash, Event, Sim, name, number, registry, saga_id, saga_number};
 
 /// An operation: its row, and what has arrived for it.
 pub(crate) struct Saga {
@@ -26,6 +28,8 @@ pub(crate) struct Saga {
 
 /// Work that was put off is tried again after this time, in milliseconds.
 const OBLIGATION_MS: i64 = 10_000;
+/// A saga that waits for a host which was forced down is looked at again after this time, in milliseconds.
+const FENCED_MS: i64 = 1_000;
 /// How far above an instance's token a deletion's is.
 const DELETE_EPOCH: i64 = 8;
 
@@ -111,15 +115,24 @@ impl Sim {
             inputs = vec![Input::GiveUp(StuckReason::TransactionFailed, "a script".to_owned())];
         }
         let crash = self.chaos.crash();
-        if crash == Crash::Before {
+        if crash != Crash::No {
             // What was not acknowledged is handed to another; the sweeper looks again anyway.
-            for input in inputs {
-                if let Input::Reply { round, step, dir, outcome } = input {
+            for input in &inputs {
+                if let Input::Reply { round, step, dir, outcome } = input.clone() {
                     let key = StepKey { saga_id: saga_id(saga), round, step, dir };
                     self.after(500, Event::Reply(key, outcome));
                 }
             }
             self.after(1_000, Event::Sweep(saga));
+        }
+        if crash == Crash::Before {
+            if self.broken == Some(Broken::OutboxSkipped) {
+                let before = self.sagas[saga].row.clone();
+                for asked in self.advance(saga, inputs).sends {
+                    self.publish(saga, asked, Crash::No);
+                }
+                self.sagas[saga].row = before;
+            }
             return;
         }
         let before = self.sagas[saga].row.clone();
@@ -135,11 +148,10 @@ impl Sim {
         let now = self.clock();
         let mut row = self.sagas[saga].row.clone();
         let due = row.wake_at.is_some_and(|at| at <= now);
-        let down = match definition.waits_for(&row) {
-            Some(Peer::Compute(host)) if due => !self.hosts[number(&host)].reports,
-            _ => false,
+        let health = match definition.waits_for(&row) {
+            Some(Peer::Compute(host)) if due => self.health(number(&host)),
+            _ => PeerHealth::Up,
         };
-        let health = if down { PeerHealth::Down } else { PeerHealth::Up };
         let cancel = self.sagas[saga].cancel_requested.then_some(Input::Cancel);
         let mut writes = Writes::default();
         for input in cancel.into_iter().chain(inputs) {
@@ -151,8 +163,29 @@ impl Sim {
         if row.phase.is_terminal() {
             writes.sends.clear();
         }
+        let fenced = |asked: &Asked| match &asked.to {
+            Peer::Compute(host) => self.hosts[number(host)].fenced,
+            Peer::Scheduler => false,
+        };
+        if self.broken != Some(Broken::FencedAreAsked) && writes.sends.iter().any(fenced) {
+            // At its next look the engine sees how the host does.
+            writes.sends.clear();
+            row.wake_at = Some(now + TimeDelta::milliseconds(FENCED_MS));
+        }
         self.sagas[saga].row = row;
         writes
+    }
+
+    fn health(&self, at: usize) -> PeerHealth {
+        let host = &self.hosts[at];
+        let silent_is_fenced = self.broken == Some(Broken::SilentIsFenced);
+        if host.fenced || (!host.reports && silent_is_fenced) {
+            PeerHealth::Fenced
+        } else if host.reports {
+            PeerHealth::Up
+        } else {
+            PeerHealth::Down
+        }
     }
 
     /// The engine, or what is left of it when a rule is switched off.
@@ -171,8 +204,10 @@ impl Sim {
             }
         }
         let before = row.clone();
+        let wants_back = input == Input::Cancel && is_past_pivot(definition, &row);
         let (row, effects) = definition.advance(row, input, now);
         match self.broken {
+            Some(Broken::UndoPastPivot) if wants_back => undo_past_pivot(definition, before, now),
             Some(Broken::NoFence) => without_fence(definition, row, effects, now),
             Some(Broken::RoundAfterDeferral) => {
                 over_after_deferral(definition, &before, row, effects, now)
@@ -194,6 +229,9 @@ impl Sim {
                 self.violated(|| format!("{change:?}: {error}"));
             }
         }
+        if !writes.changes.is_empty() {
+            self.changed_at = self.now;
+        }
         self.sagas[saga].history.extend(writes.entries);
         for asked in writes.defers {
             let Peer::Compute(host) = asked.to.clone() else { continue };
@@ -201,7 +239,9 @@ impl Sim {
             if command.method == Fence::METHOD {
                 self.unfenced.insert(command.key.saga_id);
             }
-            self.obligations.insert(command.key.clone(), (number(&host), command));
+            if self.broken != Some(Broken::ObligationsForgotten) {
+                self.obligations.insert(command.key.clone(), (number(&host), command));
+            }
             if !self.sweeping_obligations {
                 self.sweeping_obligations = true;
                 self.after(OBLIGATION_MS, Event::Obligations);
@@ -239,9 +279,9 @@ impl Sim {
     }
 
     fn command(&self, saga: usize, asked: Asked) -> Command {
-        let Asked { method, step, dir, round, attempt, deadline_ms, body, .. } = asked;
+        let Asked { method, step, dir, round, attempt, deadline_ms, must, body, .. } = asked;
         let key = StepKey { saga_id: saga_id(saga), round, step, dir };
-        Command { key, method, attempt, deadline: self.now + deadline_ms, body }
+        Command { key, method, attempt, deadline: self.now + deadline_ms, must, body }
     }
 
     fn publish(&mut self, saga: usize, asked: Asked, crash: Crash) {
@@ -256,7 +296,8 @@ impl Sim {
         }
         match crash {
             Crash::No => self.send(to, &command),
-            Crash::After => self.after(2_500, Event::Request(to, command)),
+            // From the outbox, by the sweeper.
+            Crash::After | Crash::Ambiguous => self.after(2_500, Event::Request(to, command)),
             Crash::Lost | Crash::Before => {}
         }
     }
@@ -270,42 +311,91 @@ impl Sim {
         {
             return;
         }
-        self.begin_delete();
+        let migration = ended.migration;
+        self.begin_delete(move |id| Some(id) == migration);
     }
 
-    /// As the API and the conductor begin a deletion, of an instance at rest.
-    pub(super) fn begin_delete(&mut self) {
+    /// As the API and the conductor begin a deletion, of an instance at rest, after those of its moves that are said.
+    pub(super) fn begin_delete(&mut self, of: impl Fn(MigrationId) -> bool) {
         let instance = &mut self.rows.instance;
         let Ok(state) = instance.state.on(InstanceEvent::BeginDelete) else { return };
         instance.state = state;
-        let home = instance.host.clone();
-        let error = |row: &&MigrationRow| row.status == MigrationStatus::Error;
-        let unsettled = self.rows.migrations.values().filter(error);
-        let ends: Vec<_> =
-            unsettled.flat_map(|row| [Some(row.source.clone()), row.destination.clone()]).collect();
-        let elsewhere = ends.into_iter().flatten().find(|end| Some(end) != home.as_ref());
+        self.changed_at = self.now;
+        let home = self.rows.instance.host.clone();
+        let left: Vec<_> = (self.rows.migrations.iter().rev())
+            .filter(|(id, row)| {
+                let open = matches!(row.status, MigrationStatus::Error | MigrationStatus::Finished);
+                open && of(**id)
+            })
+            .map(|(id, row)| (*id, row.clone()))
+            .collect();
+        let undecided = left.iter().find(|(_, row)| row.status == MigrationStatus::Finished);
+        let undecided = undecided.map(|(id, _)| *id);
+        let ends: BTreeSet<_> = left
+            .iter()
+            .flat_map(|(_, row)| [Some(row.source.clone()), row.destination.clone()])
+            .flatten()
+            .filter(|end| Some(end) != home.as_ref())
+            .collect();
+        let mut elsewhere = ends.into_iter();
         let delete = Delete {
             instance_id: super::life::instance().id,
-            host: instance.host.clone(),
-            other_host: elsewhere,
-            owner_epoch: instance.owner_epoch + DELETE_EPOCH,
+            host: home,
+            other_host: elsewhere.next(),
+            owner_epoch: self.rows.instance.owner_epoch + DELETE_EPOCH,
         };
+        let saga = self.sagas.len();
         let state = serde_json::to_value(&delete).expect("plain data");
-        self.start(Delete::NAME, state, None);
+        self.start(Delete::NAME, state, undecided);
+        for host in elsewhere {
+            self.owes_removal(saga, number(&host), &delete);
+        }
+    }
+
+    /// The saga asks two hosts. More remove the guest when they are asked for what they owe.
+    fn owes_removal(&mut self, saga: usize, at: usize, delete: &Delete) {
+        let Delete { instance_id, owner_epoch, .. } = *delete;
+        let step = format!("terminate-at-{}", name(at));
+        let key = StepKey { saga_id: saga_id(saga), round: 0, step, dir: Dir::Do };
+        let body = serde_json::to_value(TerminateInstance { instance_id, owner_epoch });
+        let command = Command {
+            key: key.clone(),
+            method: TerminateInstance::METHOD.to_owned(),
+            attempt: 0,
+            deadline: self.now,
+            must: true,
+            body: body.expect("plain data"),
+        };
+        self.obligations.insert(key, (at, command));
+        if !self.sweeping_obligations {
+            self.sweeping_obligations = true;
+            self.after(OBLIGATION_MS, Event::Obligations);
+        }
     }
 
     /// An answer to a saga that has ended is for work that was put off.
     fn meet_obligations(&mut self, saga: usize, inputs: &[Input]) {
         for input in inputs {
-            if let Input::Reply { round, step, dir, outcome } = input
-                && *outcome != Outcome::Expired
-            {
-                let step = step.clone();
-                let key = StepKey { saga_id: saga_id(saga), round: *round, step, dir: *dir };
-                let met = self.obligations.remove(&key).is_some();
-                let Outcome::Refused { fault } = outcome else { continue };
-                // Of the past means that there is nothing left to do. Anything else is left as it is.
+            let Input::Reply { round, step, dir, outcome } = input else { continue };
+            let scripted = !self.chaos.is_random();
+            let settles = match outcome {
+                Outcome::Ok { .. } | Outcome::AlreadyDone { .. } => true,
+                // Of the past means that there is nothing left to do. Anything else is still owed; a script refuses
+                // for ever.
+                Outcome::Refused { fault } => fault.code == FaultCode::StaleOwner || scripted,
+                Outcome::Expired => false,
+            };
+            if !settles {
+                continue;
+            }
+            let (step, round, dir) = (step.clone(), *round, *dir);
+            let key = StepKey { saga_id: saga_id(saga), round, step, dir };
+            let met = self.obligations.remove(&key).is_some();
+            if let Outcome::Refused { fault } = outcome {
                 self.refused_obligation |= met && fault.code != FaultCode::StaleOwner;
+            }
+            if met && key.step == Evacuate::CLEAR {
+                self.close_evacuation(saga);
             }
         }
     }
@@ -317,11 +407,39 @@ impl Sim {
                 self.send(Some(host), &command);
             }
         }
-        self.sweeping_obligations = !self.obligations.is_empty();
+        // A host that never returns owes for ever.
+        let owed = |at: &usize| !self.hosts[*at].gone;
+        self.sweeping_obligations = self.obligations.values().any(|(at, _)| owed(at));
         if self.sweeping_obligations {
             self.after(OBLIGATION_MS, Event::Obligations);
         }
     }
+}
+
+fn is_past_pivot(definition: &dyn Definition, row: &Row) -> bool {
+    let shape = definition.shape();
+    row.dir == Dir::Do
+        && shape.iter().any(|step| step.kind == StepKind::Pivot)
+        && shape.iter().any(|step| step.name == row.step && step.kind == StepKind::Retriable)
+}
+
+/// The engine as if the last step before the pivot could still be undone.
+fn undo_past_pivot(
+    definition: &dyn Definition,
+    mut row: Row,
+    now: DateTime<Utc>,
+) -> (Row, Vec<Effect>) {
+    let shape = definition.shape();
+    let pivot = shape.iter().position(|step| step.kind == StepKind::Pivot).expect("it has one");
+    let back = shape[..pivot].iter().rfind(|step| step.undo.is_some());
+    let Some(back) = back else { return (row, Vec::new()) };
+    row.phase = Phase::Unwinding;
+    row.dir = Dir::Undo;
+    row.step = back.name.into();
+    row.cancelled = true;
+    row.fault = Some(Fault::new(FaultCode::Cancelled, "called off"));
+    row.wake_at = Some(now);
+    definition.advance(row, Input::Wake(PeerHealth::Up), now)
 }
 
 /// The engine as if a pivot's fence had been answered "it never will" at once.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 use whimbrel_model::{
     Change, HostName, InstanceState, MigrationId, MigrationStatus, MigrationType, PowerState,
-    TaskState,
+    TaskState, VmState,
 };
 
 /// Stands for the instance among the consumers of allocations.
@@ -29,6 +29,7 @@ pub(crate) struct MigrationRow {
     pub(crate) status: MigrationStatus,
     pub(crate) source: HostName,
     pub(crate) destination: Option<HostName>,
+    pub(crate) was_running: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -116,10 +117,37 @@ impl Rows {
                 state.task_text()
             ));
         }
-        let moving = self.migrations.values().any(|row| !row.status.is_terminal());
-        if moving != (state.task == Some(TaskState::Migrating)) {
-            return Err(format!("task_state {} and {:?}", state.task_text(), self.migrations));
+        let (mut moving, mut undecided) = (0, 0);
+        for row in self.migrations.values().filter(|row| !row.status.is_terminal()) {
+            match row.status {
+                MigrationStatus::Finished => undecided += 1,
+                // The guest is where it is; only the lost host has something left to do.
+                MigrationStatus::Done => {}
+                _ => moving += 1,
+            }
+        }
+        let waits =
+            state.vm == VmState::Resized && matches!(state.task, None | Some(TaskState::Deleting));
+        if moving != usize::from(moves(state.task)) || undecided != usize::from(waits) {
+            return Err(format!("{} {} and {:?}", state.vm, state.task_text(), self.migrations));
         }
         Ok(())
     }
+}
+
+/// Whether this is what goes on while a move is under way or being decided on.
+fn moves(task: Option<TaskState>) -> bool {
+    matches!(
+        task,
+        Some(
+            TaskState::Migrating
+                | TaskState::ResizePrep
+                | TaskState::ResizeMigrating
+                | TaskState::ResizeFinish
+                | TaskState::ResizeConfirming
+                | TaskState::ResizeReverting
+                | TaskState::Rebuilding
+                | TaskState::RebuildSpawning
+        )
+    )
 }

@@ -5,7 +5,7 @@ use whimbrel_messages::Dir;
 use whimbrel_model::VmState;
 use whimbrel_saga::{Phase, StepKind};
 
-use super::sim::{Chaos, Crash, Fault, Hit, Op, Script, Sim};
+use crate::world::{Chaos, Crash, Fault, Hit, Op, Script, Sim};
 
 /// An operation and the world that it begins in.
 #[derive(Clone, Copy, Debug)]
@@ -79,14 +79,14 @@ impl Scenario {
     }
 
     fn is_retriable(self, name: &str) -> bool {
-        let shape = crate::registry().get(self.saga, 1).expect("a definition").shape();
+        let shape = whimbrel_sagas::registry().get(self.saga, 1).expect("a definition").shape();
         shape.iter().any(|step| step.name == name && step.kind == StepKind::Retriable)
     }
 
     /// All that can go wrong once.
     fn faults(self) -> Vec<Fault> {
         let mut faults = Vec::new();
-        for step in crate::registry().get(self.saga, 1).expect("a definition").shape() {
+        for step in whimbrel_sagas::registry().get(self.saga, 1).expect("a definition").shape() {
             for hit in Hit::ALL {
                 // A refusal that a host does not remember is against its rules, but for an undo it may wait.
                 let forgetful = hit == Hit::RefuseTwice;

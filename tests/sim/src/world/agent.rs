@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whimbrel_messages::{Dir, Fault, FaultCode, Outcome, StepKey};
+use whimbrel_messages::compute::{Fence, LiveMigration, LiveMigrationAbort, ResizeInstance};
+use whimbrel_messages::{Dir, Fault, FaultCode, Outcome, Rpc, StepKey};
 use whimbrel_model::SagaId;
 
 use super::driver::Hypervisor;
@@ -14,15 +15,27 @@ pub(crate) struct Host {
     pub(crate) hypervisor: Hypervisor,
     pub(crate) journal: BTreeMap<StepKey, Outcome>,
     tombstones: BTreeSet<(SagaId, i32, String)>,
+    /// Jobs that were begun and not answered.
     began: BTreeMap<StepKey, Command>,
     pub(crate) working: BTreeMap<SagaId, Command>,
     waiting: Vec<Command>,
     /// Requests in its queue at the broker while its service is stopped.
-    queued: Vec<Command>,
+    pub(super) queued: Vec<Command>,
     pub(crate) up: bool,
     starts: u32,
     /// What the conductors think.
     pub(crate) reports: bool,
+    pub(crate) powered: bool,
+    /// Grows with every loss of power.
+    pub(crate) boots: u32,
+    /// An operator has forced it down.
+    pub(crate) fenced: bool,
+    /// It never returns.
+    pub(crate) gone: bool,
+    /// It takes new guests.
+    pub(crate) enabled: bool,
+    /// How far its clock is ahead, in milliseconds.
+    pub(crate) skew: i64,
 }
 
 impl Default for Host {
@@ -38,6 +51,12 @@ impl Default for Host {
             up: true,
             starts: 0,
             reports: true,
+            powered: true,
+            boots: 0,
+            fenced: false,
+            gone: false,
+            enabled: true,
+            skew: 0,
         }
     }
 }
@@ -46,6 +65,8 @@ impl Default for Host {
 const DOWN_AFTER_MS: i64 = 60_000;
 /// A host that a script stops is back after this time, in milliseconds.
 const SCRIPTED_DOWN_MS: i64 = 300_000;
+/// Clocks of hosts may differ by this much before a command counts as too late, in milliseconds.
+pub(super) const CLOCK_SKEW_MS: i64 = 30_000;
 
 impl Sim {
     pub(super) fn request_arrives(&mut self, at: usize, command: Command) {
@@ -78,7 +99,7 @@ impl Sim {
         if dir == Dir::Do && host.tombstones.contains(&(saga_id, round, step)) {
             let fault = Fault::new(FaultCode::Tombstone, "it was undone");
             self.settle(at, &command, &Outcome::Refused { fault });
-        } else if self.now > command.deadline {
+        } else if self.now + self.hosts[at].skew > command.deadline + CLOCK_SKEW_MS {
             if self.broken == Some(Broken::ExpiredIsRefused) {
                 let fault = Fault::new(FaultCode::TimedOut, "too late");
                 self.settle(at, &command, &Outcome::Refused { fault });
@@ -93,13 +114,17 @@ impl Sim {
     fn begin(&mut self, at: usize, command: Command) {
         let ms = self.chaos.work_ms();
         let host = &mut self.hosts[at];
-        let saga = command.key.saga_id;
-        if self.broken != Some(Broken::BeginningsForgotten) {
-            host.began.insert(command.key.clone(), command.clone());
+        let key = command.key.clone();
+        if is_job(&command.method) && self.broken != Some(Broken::BeginningsForgotten) {
+            host.began.insert(key.clone(), command.clone());
         }
-        host.working.insert(saga, command);
+        if key.dir == Dir::Undo && self.broken != Some(Broken::NoTombstone) {
+            // Before the work, so that no late request can come after it.
+            host.tombstones.insert((key.saga_id, key.round, key.step));
+        }
+        host.working.insert(key.saga_id, command);
         let starts = host.starts;
-        self.after(ms, Event::WorkOver(at, saga, starts));
+        self.after(ms, Event::WorkOver(at, key.saga_id, starts));
     }
 
     pub(super) fn work_over(&mut self, at: usize, saga: SagaId, starts: u32) {
@@ -111,7 +136,7 @@ impl Sim {
         if self.stops_service(at) {
             return;
         }
-        if self.chaos.refuses_for_now(&command.key) {
+        if self.chaos.refuses_for_now(&command.key, command.must && !is_fence(&command.method)) {
             let fault = Fault::new(FaultCode::Hypervisor, "not now");
             self.hosts[at].working.remove(&saga);
             self.reply(&command.key, &Outcome::Refused { fault });
@@ -135,9 +160,15 @@ impl Sim {
             // What it did is done, and done again without harm when it is back.
             self.carried_out.remove(&command.key);
             if matches!(outcome, Outcome::Ok { .. }) {
+                // A fence that comes first finds nothing: only the host's report tells of the guest's power.
+                self.unfenced.insert(saga);
                 self.effective.insert(command.key);
             }
             return;
+        }
+        if command.must && matches!(outcome, Outcome::Refused { .. }) {
+            // It is asked again, and may be carried out then.
+            self.carried_out.remove(&command.key);
         }
         self.settle(at, &command, &outcome);
         self.check_guests();
@@ -148,11 +179,10 @@ impl Sim {
         let key = &command.key;
         let host = &mut self.hosts[at];
         let refused = matches!(outcome, Outcome::Refused { .. });
-        if !(refused && self.broken == Some(Broken::RefusalsForgotten)) {
+        // What stands in the way of what must be done may pass: such a refusal is not remembered.
+        let forgotten = command.must || self.broken == Some(Broken::RefusalsForgotten);
+        if !(refused && forgotten) {
             host.journal.insert(key.clone(), outcome.clone());
-        }
-        if key.dir == Dir::Undo && self.broken != Some(Broken::NoTombstone) {
-            host.tombstones.insert((key.saga_id, key.round, key.step.clone()));
         }
         host.began.remove(key);
         if host.working.get(&key.saga_id).is_some_and(|current| current.key == *key) {
@@ -166,7 +196,11 @@ impl Sim {
         if self.stops_service(at) {
             return;
         }
-        self.answer(key, outcome);
+        if refused && command.must {
+            self.reply(key, outcome);
+        } else {
+            self.answer(key, outcome);
+        }
         let of_saga = |waiting: &Command| waiting.key.saga_id == key.saga_id;
         let (next, rest) = self.hosts[at].waiting.drain(..).partition(of_saga);
         self.hosts[at].waiting = rest;
@@ -205,10 +239,14 @@ impl Sim {
         }
         host.up = false;
         host.starts += 1;
+        self.chaos.count("agents down", true);
+        let host = &mut self.hosts[at];
         // What it has not acknowledged goes back to the broker. A job was acknowledged when it was written down.
-        let job = host.hypervisor.job.as_ref().map(|job| job.command.key.clone());
         let working = std::mem::take(&mut host.working).into_values();
-        host.queued.extend(working.filter(|command| Some(&command.key) != job.as_ref()));
+        let began = &host.began;
+        host.queued.extend(working.filter(|command| !began.contains_key(&command.key)));
+        // Disks are carried by the service itself.
+        drop(host.hypervisor.job.take_if(|job| job.is_carried()));
         host.queued.append(&mut host.waiting);
         self.note(|| format!("host {at} stops"));
         let starts = self.hosts[at].starts;
@@ -222,22 +260,16 @@ impl Sim {
         }
     }
 
-    pub(super) fn comes_up(&mut self, at: usize) {
+    pub(super) fn comes_up(&mut self, at: usize, restarted: bool) {
         let host = &mut self.hosts[at];
-        if host.up {
+        if host.up || !host.powered {
             return;
         }
         host.up = true;
-        let starts = host.starts;
         for command in host.began.values().cloned().collect::<Vec<_>>() {
             // What was begun is brought to its end before anything else is done for the same saga.
-            let saga = command.key.saga_id;
-            self.hosts[at].working.insert(saga, command.clone());
-            if self.hosts[at].hypervisor.job.as_ref().is_some_and(|job| job.command == command) {
-                self.follow_job(at);
-            } else {
-                self.after(1, Event::WorkOver(at, saga, starts));
-            }
+            self.hosts[at].working.insert(command.key.saga_id, command.clone());
+            self.resume_job(at, &command, restarted);
         }
         for command in std::mem::take(&mut self.hosts[at].queued) {
             let ms = self.chaos.rng.ms(1, 10);
@@ -247,9 +279,24 @@ impl Sim {
         self.after(ms, Event::Reports(at, true));
     }
 
+    /// Whether the undo of a step has come.
+    pub(super) fn is_buried(&self, at: usize, key: &StepKey) -> bool {
+        self.hosts[at].tombstones.contains(&(key.saga_id, key.round, key.step.clone()))
+    }
+
     /// Whether the journal says that the step of this undo was carried out, and what was answered.
     pub(super) fn was_done(&self, at: usize, undo: &StepKey) -> Option<Outcome> {
         let answer = self.hosts[at].journal.get(&do_of(undo));
         answer.filter(|answer| matches!(answer, Outcome::Ok { .. })).cloned()
     }
+}
+
+/// Work that may take hours: acknowledged when it begins, answered when it is over.
+fn is_job(method: &str) -> bool {
+    matches!(method, LiveMigration::METHOD | ResizeInstance::METHOD)
+}
+
+/// Work that only waits for other work.
+fn is_fence(method: &str) -> bool {
+    matches!(method, Fence::METHOD | LiveMigrationAbort::METHOD)
 }

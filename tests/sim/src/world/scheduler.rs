@@ -6,8 +6,8 @@ use whimbrel_messages::{Dir, Fault, FaultCode, Outcome};
 use whimbrel_model::HostName;
 use whimbrel_saga::Phase;
 
-use super::super::rows::INSTANCE;
-use super::{Broken, Command, HOSTS, Sim, name, saga_number};
+use super::{Broken, Command, HOSTS, Host, Sim, name, saga_number};
+use crate::rows::INSTANCE;
 
 impl Sim {
     pub(super) fn claim(&mut self, command: &Command) {
@@ -44,7 +44,7 @@ impl Sim {
         command: &Command,
         request: &SelectDestinations,
     ) -> Option<HostName> {
-        if self.chaos.refuses(&command.key) {
+        if self.chaos.refuses(&command.key, false) {
             return None;
         }
         let first = if self.chaos.is_random() { self.chaos.rng.below(HOSTS as u64) } else { 0 };
@@ -54,7 +54,8 @@ impl Sim {
             let wanted = request.requested_host.as_ref().is_none_or(|wanted| *wanted == candidate)
                 && request.source.as_ref() != Some(&candidate)
                 && !request.excluded.contains(&candidate);
-            if !wanted || !self.hosts[host].reports || self.chaos.full() {
+            let Host { reports, fenced, enabled, .. } = self.hosts[host];
+            if !wanted || !reports || fenced || !enabled || self.chaos.full() {
                 continue;
             }
             if let Some(id) = request.migration_id

@@ -7,15 +7,17 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use whimbrel_messages::compute::{
     BuildAndRunInstance, CheckCanLiveMigrateDestination, CheckCanLiveMigrateSource,
-    CleanUpLiveMigrationCheck, DestinationCheck, Done, Fence, LiveMigration, LiveMigrationAbort,
-    LiveMigrationReply, MigrateData, PostLiveMigration, PostLiveMigrationAtDestination, PowerReply,
-    PreLiveMigration, PreLiveMigrationReply, RebootInstance, RollbackLiveMigrationAtDestination,
-    StartInstance, StopInstance, TerminateInstance,
+    CleanUpLiveMigrationCheck, DestinationCheck, Done, Fence, FenceResize, LiveMigration,
+    LiveMigrationAbort, LiveMigrationReply, MigrateData, PostLiveMigration,
+    PostLiveMigrationAtDestination, PowerReply, PreLiveMigration, PreLiveMigrationReply,
+    PrepResize, RebootInstance, RebuildInstance, ResizeInstance,
+    RollbackLiveMigrationAtDestination, StartInstance, StopInstance, TerminateInstance,
 };
 use whimbrel_messages::{Dir, Fault, FaultCode, Outcome, Rpc};
-use whimbrel_model::{MigrationEvent, MigrationId, MigrationStatus, PowerState};
+use whimbrel_model::{MigrationId, PowerState};
 
-use super::{Broken, Command, Event, Sim, do_of, number};
+use super::jobs::Job;
+use super::{Broken, Command, Sim};
 
 /// The guest on a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,20 +26,6 @@ pub(crate) struct Guest {
     pub(crate) epoch: i64,
     /// Its definition would outlive a reboot of the host.
     pub(crate) persistent: bool,
-}
-
-/// A move that the source's hypervisor drives, whether or not its service runs.
-#[derive(Clone, Debug)]
-pub(crate) struct Job {
-    pub(crate) number: u32,
-    pub(crate) command: Command,
-    migration: MigrationId,
-    destination: usize,
-    epoch: i64,
-    post_copy: bool,
-    abort: bool,
-    /// How it ended, once it has.
-    outcome: Option<Outcome>,
 }
 
 /// What is on a host of the guest.
@@ -50,32 +38,36 @@ pub(crate) struct Hypervisor {
     pub(crate) incoming: Option<(MigrationId, i64)>,
     pub(crate) probes: BTreeSet<MigrationId>,
     pub(crate) job: Option<Job>,
+    /// The guest's disks, set aside by that move for the way back.
+    pub(crate) rollback: Option<MigrationId>,
+    /// Disks that a move brings, and whether they are whole.
+    pub(crate) arrival: Option<(MigrationId, bool)>,
     /// The highest token seen.
     pub(crate) seen: i64,
 }
 
-type Answer = Result<Value, Fault>;
+pub(super) type Answer = Result<Value, Fault>;
 
-fn read<R: Rpc>(command: &Command) -> R {
+pub(super) fn read<R: Rpc>(command: &Command) -> R {
     serde_json::from_value(command.body.clone()).expect("a request of its method's type")
 }
 
-fn ok<T: Serialize>(reply: T) -> Answer {
+pub(super) fn ok<T: Serialize>(reply: T) -> Answer {
     Ok(serde_json::to_value(reply).expect("plain data"))
 }
 
-fn refuse(code: FaultCode) -> Answer {
+pub(super) fn refuse(code: FaultCode) -> Answer {
     Err(Fault::new(code, "no"))
 }
 
-fn is<R: Rpc + DeserializeOwned>(command: &Command) -> bool {
+pub(super) fn is<R: Rpc + DeserializeOwned>(command: &Command) -> bool {
     command.method == R::METHOD
 }
 
 impl Sim {
     /// Carries a request out. None when the answer comes later.
     pub(super) fn carry_out(&mut self, at: usize, command: &Command) -> Option<Outcome> {
-        if command.key.dir == Dir::Undo && self.chaos.refuses(&command.key) {
+        if command.key.dir == Dir::Undo && self.chaos.refuses(&command.key, command.must) {
             let fault = Fault::new(FaultCode::Hypervisor, "no");
             return Some(Outcome::Refused { fault });
         }
@@ -85,137 +77,68 @@ impl Sim {
                 _ => Outcome::Ok { body: json!({}) },
             });
         }
-        if is::<LiveMigration>(command) {
+        if is::<FenceResize>(command)
+            && let Some(Outcome::Ok { body }) = self.was_done(at, &command.key)
+        {
+            return Some(Outcome::AlreadyDone { body });
+        }
+        if is::<LiveMigration>(command) || is::<ResizeInstance>(command) {
             let refused = self.start_job(at, command)?;
             return Some(Outcome::Refused { fault: refused });
         }
+        if is::<RollbackLiveMigrationAtDestination>(command)
+            && self.hosts[at].hypervisor.has_arrived(&read(command))
+        {
+            let body = serde_json::to_value(LiveMigrationReply { stats: None });
+            return Some(Outcome::AlreadyDone { body: body.expect("plain data") });
+        }
+        let ran = self.hosts[at].hypervisor.guest.is_some_and(|guest| guest.running);
         // What had its effect before a stop of the service is found done, and not refused afterwards.
         let effective = self.effective.contains(&command.key);
-        let answer = if !effective && self.chaos.refuses(&command.key) {
+        let answer = if !effective && self.chaos.refuses(&command.key, command.must) {
             // Refused halfway: what was made is left to the undo.
-            let half = is::<BuildAndRunInstance>(command) || is::<PreLiveMigration>(command);
+            let half = is::<BuildAndRunInstance>(command)
+                || is::<PreLiveMigration>(command)
+                || is::<RebuildInstance>(command);
             self.hosts[at].hypervisor.remains |= half;
-            let check = command.method.starts_with("check_can");
+            let check = command.method.starts_with("check_can") || is::<PrepResize>(command);
             refuse(if check { FaultCode::MigrationPreCheck } else { FaultCode::Hypervisor })
         } else {
             let epochs = self.broken != Some(Broken::NoEpochs);
-            self.hosts[at].hypervisor.carry_out(command, epochs)
+            if self.broken == Some(Broken::RestsOutliveTokens) && self.is_of_the_past(at, command) {
+                refuse(FaultCode::StaleOwner)
+            } else if is::<PrepResize>(command) {
+                self.prepare_resize(at, &read(command))
+            } else {
+                self.hosts[at].hypervisor.carry_out(command, epochs)
+            }
         };
+        let gone = self.hosts[at].hypervisor.guest.is_none();
+        if ran && gone && is::<RollbackLiveMigrationAtDestination>(command) {
+            self.violated(|| "a guest that runs is removed".to_owned());
+        }
         Some(match answer {
             Ok(body) => Outcome::Ok { body },
             Err(fault) => Outcome::Refused { fault },
         })
     }
 
-    /// Starts a move. Says why not, if not.
-    fn start_job(&mut self, at: usize, command: &Command) -> Option<Fault> {
-        let request: LiveMigration = read(command);
-        let here = &mut self.hosts[at].hypervisor;
-        if !here.guest.is_some_and(|guest| guest.running) || here.job.is_some() {
-            return Some(Fault::new(FaultCode::InstanceNotFound, "it does not run here"));
-        }
-        if request.owner_epoch < here.seen {
-            return Some(Fault::new(FaultCode::StaleOwner, "of the past"));
-        }
-        self.jobs += 1;
-        here.job = Some(Job {
-            number: self.jobs,
-            command: command.clone(),
-            migration: request.migration_id,
-            destination: number(&request.destination),
-            epoch: request.owner_epoch,
-            post_copy: false,
-            abort: false,
-            outcome: None,
-        });
-        let ms = self.chaos.job_ms();
-        self.after(ms, Event::JobOver(at, self.jobs));
-        if self.chaos.is_random() && self.chaos.rng.chance(100) {
-            self.after(ms / 2, Event::PostCopy(at, self.jobs));
-        }
-        None
-    }
-
-    fn job(&mut self, at: usize, number: u32) -> Option<&mut Job> {
-        let job = self.hosts[at].hypervisor.job.as_mut();
-        job.filter(|job| job.number == number && job.outcome.is_none())
-    }
-
-    pub(super) fn post_copy(&mut self, at: usize, number: u32) {
-        let Some(job) = self.job(at, number) else { return };
-        if job.abort {
-            return;
-        }
-        job.post_copy = true;
-        let id = job.migration;
-        if let Some(row) = self.rows.migrations.get_mut(&id)
-            && row.status == MigrationStatus::Running
-        {
-            row.status = row.status.on(row.kind, MigrationEvent::PostCopy).expect("it runs");
-        }
-    }
-
-    /// Asks a running job to stop. The answer to `undo` waits until it is over.
-    pub(super) fn abort_job(&mut self, at: usize, undo: &Command) {
-        let ms = self.chaos.rng.ms(1, 2_000);
-        let key = do_of(&undo.key);
-        let early = self.broken == Some(Broken::AbortBeforeTheEnd);
-        let Some(job) = &mut self.hosts[at].hypervisor.job else { return };
-        if job.command.key != key || job.outcome.is_some() || job.post_copy {
-            return;
-        }
-        job.abort = true;
-        let number = job.number;
-        self.after(ms, Event::JobOver(at, number));
-        if early {
-            self.settle(at, undo, &Outcome::Ok { body: json!({}) });
-        }
-    }
-
-    pub(super) fn job_over(&mut self, at: usize, number: u32) {
-        let Some(job) = self.job(at, number).cloned() else { return };
-        let runs = self.hosts[at].hypervisor.guest.is_some_and(|guest| guest.running);
-        let awaited = Some((job.migration, job.epoch));
-        let arrives = self.hosts[job.destination].hypervisor.incoming == awaited;
-        let refused = self.chaos.refuses(&job.command.key) && !job.post_copy;
-        // An abort may come too late: the guest has switched over by then.
-        let aborted =
-            job.abort && !job.post_copy && (!self.chaos.is_random() || self.chaos.rng.chance(500));
-        let outcome = if runs && arrives && !refused && !aborted {
-            let source = &mut self.hosts[at].hypervisor;
-            source.guest = None;
-            source.remains = true;
-            source.seen = source.seen.max(job.epoch);
-            let destination = &mut self.hosts[job.destination].hypervisor;
-            destination.incoming = None;
-            destination.remains = false;
-            destination.guest = Some(Guest { running: true, epoch: job.epoch, persistent: false });
-            let body = serde_json::to_value(LiveMigrationReply { stats: None });
-            Outcome::Ok { body: body.expect("plain data") }
+    /// Whether a newer token was seen by a host that is to remove what an earlier move has left.
+    fn is_of_the_past(&self, at: usize, command: &Command) -> bool {
+        let epoch = if is::<PostLiveMigration>(command) {
+            read::<PostLiveMigration>(command).owner_epoch
+        } else if is::<RollbackLiveMigrationAtDestination>(command) {
+            read::<RollbackLiveMigrationAtDestination>(command).owner_epoch
         } else {
-            let code = if aborted { FaultCode::Cancelled } else { FaultCode::Hypervisor };
-            Outcome::Refused { fault: Fault::new(code, "the job ended without the guest") }
+            return false;
         };
-        self.note(|| format!("job {number} ends: {outcome:?}"));
-        self.job(at, number).expect("it was there").outcome = Some(outcome);
-        self.check_guests();
-        if self.hosts[at].up {
-            self.follow_job(at);
-        }
-    }
-
-    /// Answers for the job if it has ended.
-    pub(super) fn follow_job(&mut self, at: usize) {
-        let ended = self.hosts[at].hypervisor.job.take_if(|job| job.outcome.is_some());
-        if let Some(Job { command, outcome: Some(outcome), .. }) = ended {
-            self.settle(at, &command, &outcome);
-        }
+        epoch < self.hosts[at].hypervisor.seen
     }
 }
 
 impl Hypervisor {
     /// Refuses what is older than what was seen.
-    fn fence(&mut self, epoch: i64, epochs: bool) -> Result<(), Fault> {
+    pub(super) fn fence(&mut self, epoch: i64, epochs: bool) -> Result<(), Fault> {
         if epochs && epoch < self.seen {
             return Err(Fault::new(FaultCode::StaleOwner, "of the past"));
         }
@@ -277,6 +200,7 @@ impl Hypervisor {
             self.roll_back(&read(command), epochs)
         } else if is::<PostLiveMigrationAtDestination>(command) {
             let epoch = read::<PostLiveMigrationAtDestination>(command).owner_epoch;
+            self.fence(epoch, epochs)?;
             match &mut self.guest {
                 Some(guest) if guest.epoch == epoch => {
                     guest.persistent = true;
@@ -288,15 +212,9 @@ impl Hypervisor {
                 _ => refuse(FaultCode::InstanceNotFound),
             }
         } else if is::<PostLiveMigration>(command) {
-            let epoch = read::<PostLiveMigration>(command).owner_epoch;
-            if self.seen > epoch && epochs {
-                return refuse(FaultCode::StaleOwner);
-            }
-            self.guest = None;
-            self.remains = false;
-            ok(Done {})
+            self.clear(&read(command), epochs)
         } else {
-            panic!("no host knows the method {}", command.method)
+            self.carry_out_cold_move(command, epochs)
         }
     }
 
@@ -314,11 +232,20 @@ impl Hypervisor {
         self.seen = self.seen.max(epoch);
         self.guest = None;
         self.incoming = None;
+        self.rollback = None;
+        self.arrival = None;
         self.remains = false;
         ok(Done {})
     }
 
     fn prepare(&mut self, request: &PreLiveMigration, epochs: bool) -> Answer {
+        let coming = (request.migration_id, request.owner_epoch);
+        if self.guest.is_some_and(|guest| guest.epoch != request.owner_epoch)
+            || self.incoming.is_some_and(|other| other != coming)
+        {
+            // Before the token counts as seen: what is left is removed under a lower one.
+            return refuse(FaultCode::MigrationPreCheck);
+        }
         self.fence(request.owner_epoch, epochs)?;
         if self.guest.is_some() {
             return refuse(FaultCode::Hypervisor);
@@ -333,12 +260,51 @@ impl Hypervisor {
         })
     }
 
+    /// Whether the guest came by this move, of which nobody else can say so any more.
+    fn has_arrived(&self, request: &RollbackLiveMigrationAtDestination) -> bool {
+        let arrived = self.guest.is_some_and(|guest| guest.epoch == request.owner_epoch);
+        request.source_lost && arrived
+    }
+
     fn roll_back(&mut self, request: &RollbackLiveMigrationAtDestination, epochs: bool) -> Answer {
-        let newer = self.seen > request.owner_epoch && epochs;
-        if !newer && self.guest.is_none_or(|guest| !guest.running) {
+        let epoch = request.owner_epoch;
+        self.seen = self.seen.max(epoch);
+        match self.guest.filter(|guest| epochs && guest.persistent) {
+            Some(guest) if guest.epoch > epoch => return refuse(FaultCode::StaleOwner),
+            Some(guest) if guest.epoch == epoch => return refuse(FaultCode::Hypervisor),
+            _ => {}
+        }
+        if self.incoming.is_some_and(|(id, _)| id != request.migration_id) {
+            return ok(Done {});
+        }
+        if self.guest.is_none_or(|guest| guest.epoch == epoch) {
             self.guest = None;
             self.incoming = None;
             self.remains = false;
+        }
+        ok(Done {})
+    }
+
+    /// Removes what is left of a guest that has left, or was made again elsewhere.
+    fn clear(&mut self, request: &PostLiveMigration, epochs: bool) -> Answer {
+        let epoch = request.owner_epoch;
+        self.seen = self.seen.max(epoch);
+        match self.guest.filter(|_| epochs) {
+            Some(guest) if guest.epoch > epoch => return refuse(FaultCode::StaleOwner),
+            Some(guest) if guest.epoch == epoch => return refuse(FaultCode::Hypervisor),
+            _ => {}
+        }
+        if !request.lost && self.guest.is_some_and(|guest| guest.running) {
+            return refuse(FaultCode::Hypervisor);
+        }
+        self.guest = None;
+        if request.lost || self.incoming.is_none() {
+            self.remains = false;
+        }
+        if request.lost {
+            self.incoming = None;
+            self.rollback = None;
+            self.arrival = None;
         }
         ok(Done {})
     }

@@ -10,8 +10,11 @@
 mod agent;
 mod chaos;
 mod check;
+mod cold;
 mod conductor;
 mod driver;
+mod hosts;
+mod jobs;
 mod life;
 mod rng;
 mod scheduler;
@@ -28,10 +31,12 @@ use whimbrel_saga::Registry;
 
 use self::agent::Host;
 use self::conductor::Saga;
-use super::rows::Rows;
+use crate::rows::Rows;
 
-pub(crate) use self::chaos::{Chaos, Crash, Fault, Hit, Script};
-pub(crate) use self::life::{Op, Story, instance};
+pub(crate) use self::chaos::{Chaos, Crash};
+#[cfg(test)]
+pub(crate) use self::chaos::{Fault, Hit, Script};
+pub(crate) use self::life::{Op, Story};
 
 /// Hosts in the world.
 pub(crate) const HOSTS: usize = 4;
@@ -67,6 +72,26 @@ pub(crate) enum Broken {
     RoundIgnored,
     /// The scheduler claims for whoever asks, whether or not its saga still waits.
     ClaimsForAnyone,
+    /// Messages leave before what they follow from is committed.
+    OutboxSkipped,
+    /// Nobody looks at sagas whose time has come.
+    NobodyLooks,
+    /// The engine goes back from a step past the point of no return when it is called off.
+    UndoPastPivot,
+    /// A host that is merely silent counts as forced down.
+    SilentIsFenced,
+    /// A host that was restarted carries out what lay in its queue.
+    QueueOutlivesRestart,
+    /// The API evacuates from hosts that nobody has forced down.
+    EvacuatesUnfenced,
+    /// Work that was put off for a host is forgotten.
+    ObligationsForgotten,
+    /// A host that has seen a newer token does not remove what an earlier move has left.
+    RestsOutliveTokens,
+    /// A host that was forced down is asked as any other when it answers.
+    FencedAreAsked,
+    /// A host may be let in again before it has removed what was evacuated from it.
+    LetInTooEarly,
 }
 
 /// A request on its way or at work.
@@ -76,6 +101,8 @@ pub(crate) struct Command {
     method: String,
     attempt: i32,
     deadline: i64,
+    /// It is asked until it is done.
+    must: bool,
     body: Value,
 }
 
@@ -113,10 +140,29 @@ enum Event {
     Missed(usize, u32),
     /// A host's reports get through to the conductors, or no longer do.
     Reports(usize, bool),
+    /// A host loses its power: its service, its guests, all that was under way.
+    Dies(usize),
+    /// It has power again.
+    Boots(usize),
+    /// An operator sees to it that a host runs nothing, and says so.
+    Fences(usize),
+    /// An operator wants to let it in again.
+    LetsIn(usize),
+    /// An operator says whether a host takes new guests.
+    Enables(usize, bool),
     /// A user wants something.
     Wish(Op),
     /// A user calls off whatever is going on.
     Cancel,
+}
+
+/// What is left out of a random run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mask {
+    /// Planned events, by number.
+    pub(crate) events: BTreeSet<u64>,
+    /// Kinds of faults.
+    pub(crate) kinds: BTreeSet<usize>,
 }
 
 pub(crate) struct Sim {
@@ -128,6 +174,10 @@ pub(crate) struct Sim {
     pub(crate) rows: Rows,
     pub(crate) sagas: Vec<Saga>,
     hosts: Vec<Host>,
+    /// When the instance's row last changed.
+    changed_at: i64,
+    /// A host has lost power, so guests may be off that nobody has shut down.
+    power_lost: bool,
     obligations: BTreeMap<StepKey, (usize, Command)>,
     sweeping_obligations: bool,
     /// A host refused work that had been put off, and nobody asks again.
@@ -146,7 +196,7 @@ pub(crate) struct Sim {
 
 fn registry() -> &'static Registry {
     static REGISTRY: OnceLock<Registry> = OnceLock::new();
-    REGISTRY.get_or_init(crate::registry)
+    REGISTRY.get_or_init(whimbrel_sagas::registry)
 }
 
 fn name(host: usize) -> HostName {
@@ -177,6 +227,8 @@ impl Sim {
             rows: Rows::new(),
             sagas: Vec::new(),
             hosts: (0..HOSTS).map(|_| Host::default()).collect(),
+            changed_at: 0,
+            power_lost: false,
             obligations: BTreeMap::new(),
             sweeping_obligations: false,
             refused_obligation: false,
@@ -188,6 +240,18 @@ impl Sim {
             violation: None,
             trace: None,
         }
+    }
+
+    /// Without some of what is to happen, and without some kinds of faults.
+    pub(crate) fn without(mut self, mask: &Mask) -> Self {
+        self.queue.retain(|(_, number), _| !mask.events.contains(number));
+        mask.kinds.iter().for_each(|kind| self.chaos.quiet(*kind));
+        self
+    }
+
+    /// What is to happen from the beginning: what users want, and what hosts suffer.
+    pub(crate) fn planned(&self) -> Vec<u64> {
+        self.queue.keys().map(|(_, number)| *number).collect()
     }
 
     pub(crate) fn traced(mut self) -> Self {
@@ -227,6 +291,7 @@ impl Sim {
             Event::Request(None, command) => self.claim(&command),
             Event::Reply(key, outcome) => self.reply_arrives(key, outcome),
             Event::Hint(saga) => self.hear(saga, conductor::hint()),
+            Event::Sweep(_) if self.broken == Some(Broken::NobodyLooks) => {}
             Event::Sweep(saga) => self.sweep(saga),
             Event::Transaction(saga) => self.transaction(saga),
             Event::Obligations => self.sweep_obligations(),
@@ -234,12 +299,18 @@ impl Sim {
             Event::PostCopy(host, job) => self.post_copy(host, job),
             Event::JobOver(host, job) => self.job_over(host, job),
             Event::Down(host) => self.goes_down(host),
-            Event::Up(host) => self.comes_up(host),
+            Event::Up(host) => self.comes_up(host, false),
             Event::Missed(host, starts) => self.missed(host, starts),
             Event::Reports(host, reports) => {
                 // A report of a service that is down again by now is old.
                 self.hosts[host].reports = reports && self.hosts[host].up;
+                self.sync_power();
             }
+            Event::Dies(host) => self.dies(host),
+            Event::Boots(host) => self.boots(host),
+            Event::Fences(host) => self.fences(host),
+            Event::LetsIn(host) => self.lets_in(host),
+            Event::Enables(host, enabled) => self.hosts[host].enabled = enabled,
             Event::Wish(op) => self.wish(op),
             Event::Cancel => self.cancel(),
         }

@@ -14,6 +14,7 @@ pub(crate) struct Odds {
     repeat: u64,
     slow: u64,
     refuse: u64,
+    refuse_for_now: u64,
     stop_service: u64,
     stop_conductor: u64,
     slow_work: u64,
@@ -32,6 +33,8 @@ pub(crate) enum Crash {
     After,
     /// It dies after that and the messages are lost as well.
     Lost,
+    /// It lives, but is told that the commit failed, although it did not.
+    Ambiguous,
 }
 
 /// What a script does to a step.
@@ -98,6 +101,8 @@ pub(crate) struct Script {
 }
 
 pub(crate) struct Chaos {
+    /// What has gone wrong how often.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
     pub(crate) rng: Rng,
     odds: Odds,
     script: Option<Script>,
@@ -108,9 +113,8 @@ pub(crate) struct Chaos {
     transactions: usize,
 }
 
-/// Past the point of no return: a host that refuses one of these makes its saga stuck, and rightly so.
-const NEVER_REFUSED: [&str; 4] =
-    ["finish-at-destination", "clean-up-source", "terminate", "terminate-other"];
+/// What must be done is refused at most so often: whoever asks gives up after twenty times.
+const REFUSALS: u32 = 5;
 
 const LATE_MS: i64 = 600_000;
 const LOST_MS: i64 = 50 * 60_000;
@@ -124,6 +128,7 @@ impl Chaos {
             repeat: up_to(200),
             slow: up_to(200),
             refuse: up_to(200),
+            refuse_for_now: up_to(400),
             stop_service: up_to(60),
             stop_conductor: up_to(100),
             slow_work: up_to(300),
@@ -131,6 +136,7 @@ impl Chaos {
             full: up_to(500),
         };
         Self {
+            counts: BTreeMap::new(),
             rng,
             odds,
             script: None,
@@ -144,6 +150,7 @@ impl Chaos {
         let odds = Odds::default();
         let rng = Rng::new(1);
         Self {
+            counts: BTreeMap::new(),
             rng,
             odds,
             script: Some(script),
@@ -191,18 +198,67 @@ impl Chaos {
         now - *self.since.entry(key.clone()).or_insert(now) < LOST_MS
     }
 
+    /// One more of what goes wrong. Returns whether it does.
+    pub(crate) fn count(&mut self, what: &'static str, happens: bool) -> bool {
+        if happens {
+            *self.counts.entry(what).or_default() += 1;
+        }
+        happens
+    }
+
+    /// Kinds of faults that happen by chance.
+    pub(crate) const KINDS: usize = 10;
+
+    /// One kind of fault no longer happens by chance.
+    pub(crate) fn quiet(&mut self, kind: usize) {
+        let Odds {
+            lose,
+            repeat,
+            slow,
+            refuse,
+            refuse_for_now,
+            stop_service,
+            stop_conductor,
+            slow_work,
+            stray_hint,
+            full,
+        } = &mut self.odds;
+        let odds: [&mut u64; Self::KINDS] = [
+            lose,
+            repeat,
+            slow,
+            refuse,
+            refuse_for_now,
+            stop_service,
+            stop_conductor,
+            slow_work,
+            stray_hint,
+            full,
+        ];
+        for (at, odds) in odds.into_iter().enumerate() {
+            if at == kind {
+                *odds = 0;
+            }
+        }
+    }
+
     fn network(&mut self, now: i64) -> Vec<i64> {
         if now >= QUIET_MS {
             return vec![1];
         }
-        let mut copies = usize::from(!self.rng.chance(self.odds.lose));
+        let lost = self.rng.chance(self.odds.lose);
+        let mut copies = usize::from(!self.count("messages lost", lost));
         while self.rng.chance(self.odds.repeat) {
             copies += 1;
+            self.count("messages repeated", true);
         }
-        let odds = self.odds.slow;
-        let rng = &mut self.rng;
-        let delay = |_| if rng.chance(odds) { rng.magnitude(18) } else { rng.ms(1, 5) };
-        (0..copies).map(delay).collect()
+        let mut delays = Vec::with_capacity(copies);
+        for _ in 0..copies {
+            let slow = self.rng.chance(self.odds.slow);
+            self.count("messages late", slow);
+            delays.push(if slow { self.rng.magnitude(18) } else { self.rng.ms(1, 5) });
+        }
+        delays
     }
 
     /// When a request arrives, and again.
@@ -239,18 +295,24 @@ impl Chaos {
         if self.scripted(key, Hit::Repeat) { vec![1, 2, 50, LATE_MS] } else { vec![1] }
     }
 
-    /// Whether a host refuses to carry a step out.
-    pub(crate) fn refuses(&mut self, key: &StepKey) -> bool {
+    /// Whether a host refuses to carry a step out, for good; never what must be done.
+    pub(crate) fn refuses(&mut self, key: &StepKey, must: bool) -> bool {
         if self.script.is_some() {
             return self.scripted(key, Hit::Refuse);
         }
-        let may = key.dir == Dir::Do && !NEVER_REFUSED.contains(&&*key.step);
-        may && self.rng.chance(self.odds.refuse)
+        let refused = !must && self.rng.chance(self.odds.refuse);
+        self.count("refusals", refused)
     }
 
-    /// Whether a host refuses this time without remembering it.
-    pub(crate) fn refuses_for_now(&mut self, key: &StepKey) -> bool {
-        self.scripted(key, Hit::RefuseTwice) && self.first(key, "refusal", 2)
+    /// Whether a host refuses what must be done this time.
+    pub(crate) fn refuses_for_now(&mut self, key: &StepKey, must: bool) -> bool {
+        if self.script.is_some() {
+            return self.scripted(key, Hit::RefuseTwice) && self.first(key, "refusal", 2);
+        }
+        let refused = must
+            && self.rng.chance(self.odds.refuse_for_now)
+            && self.first(key, "refusal", REFUSALS);
+        self.count("refusals for a while", refused)
     }
 
     /// Whether a host's service stops just before a request for this step arrives.
@@ -270,7 +332,8 @@ impl Chaos {
 
     /// Whether a host's service stops at this moment.
     pub(crate) fn stops_service(&mut self) -> bool {
-        self.rng.chance(self.odds.stop_service)
+        let stops = self.rng.chance(self.odds.stop_service);
+        self.count("agents killed at work", stops)
     }
 
     /// Whether a host has no room.
@@ -300,8 +363,14 @@ impl Chaos {
         if !self.rng.chance(self.odds.stop_conductor) {
             return Crash::No;
         }
-        [Crash::Before, Crash::After, Crash::Lost]
-            [usize::try_from(self.rng.below(3)).expect("small")]
+        let (what, crash) = match self.rng.below(4) {
+            0 => ("conductors killed before commit", Crash::Before),
+            1 => ("conductors killed before publish", Crash::After),
+            2 => ("outboxes lost", Crash::Lost),
+            _ => ("commits ambiguous", Crash::Ambiguous),
+        };
+        self.count(what, true);
+        crash
     }
 
     /// How long a host works at a step.
