@@ -1,6 +1,6 @@
 //! What hosts tell: reports, progress, and what they owe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use diesel::dsl::sql;
@@ -194,6 +194,24 @@ pub async fn hosts_not_up(
     let health = |forced_down| if forced_down { PeerHealth::Fenced } else { PeerHealth::Down };
     let named = |host: NotUp| Ok((parse("host.name", &host.name)?, health(host.forced_down)));
     found.into_iter().map(named).collect()
+}
+
+/// Those of `names` that were forced down.
+///
+/// # Errors
+/// When the query fails.
+pub(crate) async fn hosts_forced_down(
+    connection: &mut Connection,
+    names: &[String],
+) -> Result<BTreeSet<String>, DbError> {
+    let fenced: Vec<String> = host::table
+        .filter(host::name.eq_any(names))
+        .filter(host::forced_down)
+        .select(host::name)
+        .load(connection)
+        .await
+        .map_err(DbError::query("looking which hosts were forced down"))?;
+    Ok(fenced.into_iter().collect())
 }
 
 /// Takes up to `limit` pieces of work that were put off for hosts which are back, and puts their next try off.

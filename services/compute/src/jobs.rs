@@ -38,15 +38,17 @@ impl<D: ComputeDriver> Agent<D> {
         self.follow(command, false, running).await;
     }
 
-    /// Takes up the jobs that were under way when the service ended. To be called before any command is taken.
-    pub(crate) fn resume_jobs(self: &Arc<Self>) {
+    /// Takes up the jobs that were under way when the service ended. To be called before any command is taken. With
+    /// `restarted`, the host was: its guest may have been made again elsewhere since, so no disks are carried any more.
+    pub(crate) fn resume_jobs(self: &Arc<Self>, restarted: bool) {
         for command in self.journal.unfinished() {
             tracing::info!(saga.id = %command.key.saga_id, request_id = %command.request_id,
                 "following a migration that was under way");
             // At once, so that a fence that arrives next finds it under way.
             let Some(running) = self.begin(&command.key) else { continue };
-            if self.journal.is_buried(&command.key) {
-                // Its undo has come; what of it is left must not begin anew.
+            let carries = command.method == ResizeInstance::METHOD;
+            if self.journal.is_buried(&command.key) || (restarted && carries) {
+                // Its undo has come, or will; what of it is left must not begin anew.
                 self.stop(&command.key);
             }
             let this = Arc::clone(self);

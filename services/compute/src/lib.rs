@@ -99,7 +99,7 @@ pub async fn serve<D: ComputeDriver>(
     let agent =
         Agent::new(compute.host.clone(), driver, journal, replies, amqp.publisher(), changed);
     let agent = Arc::new(agent);
-    agent.resume_jobs();
+    agent.resume_jobs(restarted);
     health.started();
     tracing::info!(host = %compute.host, "ready");
     let ended = inbox::consume(&agent, &amqp, restarted, &mut background, &mut shutdown).await?;

@@ -18,7 +18,7 @@ use super::changes::{
 use super::load::{Loaded, load_locked};
 use super::rows::{lock_instances, lock_migrations};
 use super::write;
-use crate::reports::hosts_not_up;
+use crate::reports::{hosts_forced_down, hosts_not_up};
 use crate::{Connection, Database, DbError, OutboxMessage};
 
 /// How far above an instance's token a deletion's is, so that it is above every token that the guest ever
@@ -26,6 +26,9 @@ use crate::{Connection, Database, DbError, OutboxMessage};
 const DELETE_EPOCH: i64 = 8;
 /// A saga that follows another is woken by a message; if that is lost, after this time.
 const FOLLOWS_MS: i64 = 2_000;
+
+/// A saga that waits for a host which was forced down is looked at again after this time.
+const FENCED_MS: i64 = 1_000;
 
 /// What has happened to one saga.
 #[derive(Clone, Debug)]
@@ -114,6 +117,7 @@ pub async fn advance_batch(
             let inactive = ids.iter().filter(|id| !found.contains(id)).map(|id| SagaId(*id));
             batch.inactive = inactive.collect();
             let mut current = advance_all(loaded, registry, work, &down, now, &mut batch);
+            ask_no_fenced_host(connection, &mut current, now).await?;
             let mut writes = Writes { confirmed: confirmed.to_vec(), ..Writes::default() };
             change_rows(connection, &current, &mut writes).await?;
             follow_up(&current, &mut writes, now);
@@ -151,6 +155,34 @@ async fn peers_down(
     let not_up = hosts_not_up(connection, &names, down_after_ms).await?;
     let health = |(id, host)| not_up.get(&host).map(|health| (id, *health));
     Ok(waiting.into_iter().filter_map(health).collect())
+}
+
+/// Takes back what would be asked of a host that was forced down: whoever said so relies on it that nothing starts a
+/// guest there, even when it is back and answers. At its next look the engine sees how the host does, and puts off
+/// what is still owed.
+async fn ask_no_fenced_host(
+    connection: &mut Connection,
+    current: &mut [Current],
+    now: DateTime<Utc>,
+) -> Result<(), DbError> {
+    let asked = |saga: &Current| match &saga.sends.as_slice().last()?.to {
+        Peer::Compute(host) => Some(host.clone()),
+        Peer::Scheduler => None,
+    };
+    let names: BTreeSet<String> =
+        current.iter().filter_map(asked).map(|host| host.to_string()).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let fenced = hosts_forced_down(connection, &names).await?;
+    for saga in current.iter_mut() {
+        if asked(saga).is_some_and(|host| fenced.contains(host.as_str())) {
+            saga.sends.clear();
+            saga.saga.row.wake_at = Some(now + TimeDelta::milliseconds(FENCED_MS));
+        }
+    }
+    Ok(())
 }
 
 /// Runs the engine over every saga that this binary knows.

@@ -58,16 +58,28 @@ impl EpochStore {
         asked: i64,
         right: Right,
     ) -> Result<(), DriverError> {
-        let store = self.clone();
-        let seen = files::blocking("remember the guest's fencing token", move || {
-            store.raise(id, asked, right)
-        })
-        .await?
-        .seen;
+        let seen = self.remember(id, asked, right).await?.seen;
         if seen > asked {
             return Err(DriverError::StaleOwner { instance_id: id, seen, asked });
         }
         Ok(())
+    }
+
+    /// As [`EpochStore::admit`], for the removal of what a move has left, which is told by that move's own marks: a lower
+    /// token is not refused. Returns what is remembered now.
+    pub(crate) async fn touch(&self, id: InstanceId, asked: i64) -> Result<Epochs, DriverError> {
+        self.remember(id, asked, Right::Touch).await
+    }
+
+    async fn remember(
+        &self,
+        id: InstanceId,
+        asked: i64,
+        right: Right,
+    ) -> Result<Epochs, DriverError> {
+        let store = self.clone();
+        files::blocking("remember the guest's fencing token", move || store.raise(id, asked, right))
+            .await
     }
 
     fn path(&self, id: InstanceId) -> PathBuf {
@@ -135,6 +147,14 @@ mod tests {
         let store = EpochStore::new(dir.path().join("epochs"));
         store.admit(id(), 2, Right::Touch).await.unwrap();
         assert_eq!(store.get(id()).await.unwrap(), Epochs { seen: 2, owned: 0 });
+    }
+
+    #[tokio::test]
+    async fn the_removal_of_what_is_left_of_an_earlier_move_is_not_refused() {
+        let dir = TempDir::new();
+        let store = EpochStore::new(dir.path().join("epochs"));
+        store.admit(id(), 5, Right::Touch).await.unwrap();
+        assert_eq!(store.touch(id(), 2).await.unwrap(), Epochs { seen: 5, owned: 0 });
     }
 
     #[tokio::test]

@@ -32,19 +32,17 @@ impl LibvirtDriver {
         owner_epoch: i64,
     ) -> Result<PreLiveMigrationReply, DriverError> {
         let id = instance.id;
-        self.epochs.admit(id, owner_epoch, Right::Touch).await?;
-        self.check_bridges(instance)?;
-        match self.guest_state(id).await? {
-            // The job runs already, or is over: this call was answered before. Nothing is touched.
-            Some(state) if state.is_active() => return Ok(self.listen()),
-            Some(_) => {
-                let host = &self.context.host;
-                return Err(DriverError::Refused(format!(
-                    "instance {id} is still defined on host {host}"
-                )));
-            }
-            None => {}
+        let state = self.guest_state(id).await?;
+        // The job runs already, or is over: this call was answered before. Nothing is touched.
+        let answered = state.is_some_and(DomainState::is_active);
+        if !answered {
+            self.check_cleaned_up(id, migration_id, state.is_some()).await?;
         }
+        self.epochs.admit(id, owner_epoch, Right::Touch).await?;
+        if answered {
+            return Ok(self.listen());
+        }
+        self.check_bridges(instance)?;
         self.check_sizes(instance, &data.disks)?;
         let copies = data.block_migration;
         if copies {
@@ -68,6 +66,25 @@ impl LibvirtDriver {
             // A name is left to the emulator's configuration: it takes addresses only.
             listen_address: address.parse::<IpAddr>().ok().map(|address| address.to_string()),
         }
+    }
+
+    /// Refuses a guest of which an earlier move has left something, before its token is taken for seen: what has to
+    /// be removed for that move is asked for under a lower one. Another host can take it; this one, when it has
+    /// cleaned up.
+    pub(crate) async fn check_cleaned_up(
+        &self,
+        id: InstanceId,
+        migration_id: MigrationId,
+        defined: bool,
+    ) -> Result<(), DriverError> {
+        let note = self.incoming.get(id).await?;
+        if defined || note.is_some_and(|note| note.migration_id != migration_id) {
+            let host = &self.context.host;
+            return Err(DriverError::PreCheck(format!(
+                "instance {id} is still defined on host {host}, or it has not yet cleaned up after an earlier move"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether the disks are what this host would make for the guest: a source can't make it take more.
@@ -158,15 +175,21 @@ impl LibvirtDriver {
     ) -> Result<Arrival, DriverError> {
         let (id, migration_id, owner_epoch) =
             (request.instance_id, request.migration_id, request.owner_epoch);
-        self.epochs.admit(id, owner_epoch, Right::Touch).await?;
+        let owned = self.epochs.touch(id, owner_epoch).await?.owned;
         if request.source_lost {
             let arrived = move |connect: &Connect| has_arrived(connect, id, owner_epoch);
             if self.hypervisor.call("look whether the guest has arrived", arrived).await? {
                 return Ok(Arrival::Whole);
             }
         }
-        let owned = self.epochs.get(id).await?.owned;
-        if owned >= owner_epoch {
+        if owned > owner_epoch {
+            return Err(DriverError::StaleOwner {
+                instance_id: id,
+                seen: owned,
+                asked: owner_epoch,
+            });
+        }
+        if owned == owner_epoch {
             return Err(DriverError::Refused(format!(
                 "instance {id} was taken over by host {} under epoch {owned}, so the move is not rolled back",
                 self.context.host
@@ -218,27 +241,49 @@ impl LibvirtDriver {
             lost,
             migration_id: _,
         } = *request;
-        self.epochs.admit(id, owner_epoch, Right::Touch).await?;
-        let owned = self.epochs.get(id).await?.owned;
-        if owned >= owner_epoch {
+        let owned = self.epochs.touch(id, owner_epoch).await?.owned;
+        if owned > owner_epoch {
+            return Err(DriverError::StaleOwner {
+                instance_id: id,
+                seen: owned,
+                asked: owner_epoch,
+            });
+        }
+        if owned == owner_epoch {
             return Err(DriverError::Refused(format!(
                 "instance {id} is owned here under epoch {owned}, so nothing of it is removed"
             )));
         }
         self.hypervisor
             .call("remove the guest that has left", move |connect| {
+                let Some(domain) = domains::find(connect, id)? else { return Ok(()) };
+                if let Some(seen) =
+                    domains::owner_epoch(&domain)?.filter(|seen| *seen > owner_epoch)
+                {
+                    // It comes by a newer move, which began after this host had cleaned up.
+                    return Err(DriverError::StaleOwner {
+                        instance_id: id,
+                        seen,
+                        asked: owner_epoch,
+                    });
+                }
                 if !lost {
                     check_has_left(connect, id)?;
                 }
                 domains::remove(connect, id)
             })
             .await?;
+        if self.incoming.get(id).await?.is_some() && !lost {
+            // As above: the directory holds the copies of a guest that is about to come.
+            return Ok(());
+        }
         if destroy_disks {
             disks::remove_instance_directory(&self.paths, id).await?;
         }
         if destroy_disks && lost {
             // Of a move that the loss of this host cut short.
             self.remove_besides(id).await?;
+            self.incoming.remove(id).await?;
         }
         Ok(())
     }

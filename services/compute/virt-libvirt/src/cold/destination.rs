@@ -33,19 +33,14 @@ impl LibvirtDriver {
         images::root_disk_size(&request.instance.image, request.instance.resources.disk_gib)
             .map_err(pre_check)?;
         let here = request.source == self.context.host;
-        let name = self.context.host.clone();
-        let host = self
+        let (host, defined) = self
             .hypervisor
             .call("check the destination", move |connect| {
-                if !here && domains::find(connect, id)?.is_some() {
-                    return Err(DriverError::PreCheck(format!(
-                        "instance {id} is still defined on host {name}"
-                    )));
-                }
-                host_uuid(connect)
+                Ok((host_uuid(connect)?, domains::find(connect, id)?.is_some()))
             })
             .await?;
         if !here {
+            self.check_cleaned_up(id, migration_id, defined).await?;
             self.epochs.admit(id, request.owner_epoch, Right::Touch).await?;
         }
         let has_base = match self.bases.ensure(&request.instance.image).await {
@@ -163,7 +158,12 @@ impl LibvirtDriver {
         let mine = self
             .hypervisor
             .call("look whose guest it is", move |connect| is_of_this_move(connect, id, epoch))
-            .await?;
+            .await;
+        if matches!(mine, Err(DriverError::StaleOwner { .. })) && !request.keep_disks {
+            // The guest has come by a newer move, but what carries this one's mark is nobody's any more.
+            self.remove_made(id, migration_id).await?;
+        }
+        let mine = mine?;
         if mine && !request.keep_guest {
             let timeout = u64::try_from(request.timeout_ms).unwrap_or_default();
             match self.power_off_guest(id, Duration::from_millis(timeout)).await {

@@ -213,7 +213,9 @@ impl LibvirtDriver {
         self.epochs.admit(id, request.owner_epoch, Right::Own).await?;
         let (own, aside) = (self.paths.instance(id), self.paths.rollback(id));
         files::blocking("take the guest's directory back", move || {
-            if is_marked(&aside, ROLLBACK, migration_id)? {
+            // One that an earlier move has set aside, whose way back was put off, is the guest's where there is no other.
+            let only = !own.join(ROOT_DISK).exists() && aside.join(ROOT_DISK).exists();
+            if only || is_marked(&aside, ROLLBACK, migration_id)? {
                 files::remove_file(&aside.join(FLAT))?;
                 rename(&aside, &own)?;
             }

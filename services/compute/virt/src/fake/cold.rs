@@ -43,7 +43,11 @@ impl FakeDriver {
 
     /// A resize on the same host must not shut the guest out of it before it has begun.
     fn admit_elsewhere(&self, id: InstanceId, epoch: i64, here: bool) -> Result<(), DriverError> {
-        if here { Ok(()) } else { self.admit(id, epoch) }
+        if here {
+            return Ok(());
+        }
+        self.check_cleaned_up(id, epoch)?;
+        self.admit(id, epoch)
     }
 
     pub(super) async fn carry(
@@ -175,7 +179,9 @@ impl FakeDriver {
         let id = request.instance.id;
         self.admit(id, request.owner_epoch)?;
         let kept = self.world.rollback(&self.host, id)?;
-        let kept = kept.is_some_and(|kept| kept.migration_id == request.migration_id);
+        // One that an earlier move has set aside is the guest's as well, where there is no other.
+        let alone = self.world.get(&self.host, id)?.is_none();
+        let kept = kept.is_some_and(|kept| alone || kept.migration_id == request.migration_id);
         if kept || self.world.get(&self.host, id)?.is_some() {
             let guest = FakeGuest {
                 epoch: request.owner_epoch,

@@ -71,6 +71,18 @@ impl FakeDriver {
         Ok(())
     }
 
+    /// Refuses a guest of which an earlier move has left something, before its token is taken for seen: what has to
+    /// be removed for that move is asked for under a lower one.
+    fn check_cleaned_up(&self, id: InstanceId, epoch: i64) -> Result<(), DriverError> {
+        if self.world.get(&self.host, id)?.is_some_and(|guest| guest.epoch < epoch) {
+            let host = &self.host;
+            return Err(DriverError::PreCheck(format!(
+                "host {host} has not yet cleaned up after an earlier move of instance {id}"
+            )));
+        }
+        Ok(())
+    }
+
     /// Removes what is here under `epoch` or a lower one.
     fn remove(&self, id: InstanceId, epoch: i64) -> Result<(), DriverError> {
         if let Some(guest) = self.world.get(&self.host, id)?
@@ -292,6 +304,7 @@ impl ComputeDriver for FakeDriver {
         epoch: i64,
     ) -> Result<PreLiveMigrationReply, DriverError> {
         self.enter("pre_live_migration")?;
+        self.check_cleaned_up(instance.id, epoch)?;
         self.admit(instance.id, epoch)?;
         // What has already arrived, when this is asked again, stays.
         if self.world.get(&self.host, instance.id)?.is_none() {
@@ -380,7 +393,10 @@ impl ComputeDriver for FakeDriver {
         if !request.lost && here.is_some_and(|guest| guest.power == PowerState::Running) {
             return Err(DriverError::Refused(format!("instance {id} is still in memory here")));
         }
-        self.admit(id, request.owner_epoch)?;
+        // What is left of a guest is told by its own token. That a newer move was tried here meanwhile does not matter.
+        if request.owner_epoch > self.world.epoch(&self.host, id)? {
+            self.world.set_epoch(&self.host, id, request.owner_epoch)?;
+        }
         if request.lost && request.destroy_disks {
             self.world.remove_rollback(&self.host, id)?;
         }
