@@ -96,6 +96,7 @@ fn instance() -> InstanceSpec {
             virtual_size: 1,
         },
         ports: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 
