@@ -24,6 +24,7 @@ struct Running {
 }
 
 impl Running {
+    #[expect(clippy::print_stderr, reason = "for whoever reads of a failed test")]
     fn start<F>(run: impl FnOnce(whimbrel_service::Shutdown) -> F) -> Self
     where
         F: Future<Output = anyhow::Result<()>> + Send + 'static,

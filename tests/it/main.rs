@@ -1,6 +1,6 @@
 //! Checks of the repository as a whole, and of the services together over simulated hypervisors.
 
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "helpers of tests")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod bad_input;
 mod client_session;

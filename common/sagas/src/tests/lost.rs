@@ -97,6 +97,7 @@ fn instance() -> InstanceSpec {
         },
         ports: Vec::new(),
         volumes: Vec::new(),
+        config_drive: None,
     }
 }
 
