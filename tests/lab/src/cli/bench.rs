@@ -25,7 +25,7 @@ pub(super) struct Options {
     #[arg(long, value_enum)]
     only: Option<Part>,
     /// Pairs of moves, by virsh and by Whimbrel.
-    #[arg(long, default_value_t = 12)]
+    #[arg(long, default_value_t = 24)]
     pairs: usize,
     /// Print the figures as JSON instead of a table.
     #[arg(long)]
