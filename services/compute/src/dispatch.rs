@@ -13,7 +13,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 use whimbrel_messages::compute::{
     Fence, FenceResize, LiveMigration, LiveMigrationAbort, LiveMigrationForceComplete,
-    ResizeInstance,
+    ResizeInstance, RollbackLiveMigrationAtDestination as Rollback,
 };
 use whimbrel_messages::{Command, Dir, Fault, FaultCode, Outcome, Rpc, StepKey};
 use whimbrel_model::{HostName, SagaId};
@@ -225,7 +225,8 @@ impl<D: ComputeDriver> Agent<D> {
     }
 
     /// Notes an answer, unless it refuses what must be done: what stands in the way may pass, and whoever asks again
-    /// gets another try.
+    /// gets another try. Nor that a destination found the guest arrived and left it: that is looked up again, and by then
+    /// the guest may have to go, as its host was lost before anybody heard the answer.
     pub(crate) async fn remember(
         &self,
         command: &Command,
@@ -233,6 +234,7 @@ impl<D: ComputeDriver> Agent<D> {
     ) -> std::io::Result<()> {
         match outcome {
             Outcome::Refused { .. } if command.must || command.key.dir == Dir::Undo => Ok(()),
+            Outcome::AlreadyDone { .. } if command.method == Rollback::METHOD => Ok(()),
             _ => self.journal.answer(&command.key, outcome).await,
         }
     }

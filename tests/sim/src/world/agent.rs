@@ -3,7 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use whimbrel_messages::compute::{Fence, LiveMigration, LiveMigrationAbort, ResizeInstance};
+use whimbrel_messages::compute::{
+    Fence, LiveMigration, LiveMigrationAbort, ResizeInstance, RollbackLiveMigrationAtDestination,
+};
 use whimbrel_messages::{Dir, Fault, FaultCode, Outcome, Rpc, StepKey};
 use whimbrel_model::SagaId;
 
@@ -179,9 +181,16 @@ impl Sim {
         let key = &command.key;
         let host = &mut self.hosts[at];
         let refused = matches!(outcome, Outcome::Refused { .. });
+        // That the guest was found arrived is looked up again.
+        let stays = command.method == RollbackLiveMigrationAtDestination::METHOD
+            && matches!(outcome, Outcome::AlreadyDone { .. });
         // What stands in the way of what must be done may pass: such a refusal is not remembered.
-        let forgotten = command.must || self.broken == Some(Broken::RefusalsForgotten);
-        if !(refused && forgotten) {
+        let may_pass = command.must || self.broken == Some(Broken::RefusalsForgotten);
+        let forgotten = stays || (refused && may_pass);
+        if stays {
+            self.carried_out.remove(key);
+        }
+        if !forgotten {
             host.journal.insert(key.clone(), outcome.clone());
         }
         host.began.remove(key);
@@ -196,7 +205,7 @@ impl Sim {
         if self.stops_service(at) {
             return;
         }
-        if refused && command.must {
+        if stays || (refused && command.must) {
             self.reply(key, outcome);
         } else {
             self.answer(key, outcome);
