@@ -56,8 +56,7 @@ impl Deliveries {
     }
 
     async fn begin(&mut self) -> Result<(), RpcError> {
-        let channel = self.link.channel().await?;
-        redeclare(&channel, &self.queue).await?;
+        let channel = redeclare(&self.link, &self.queue).await?;
         let qos = channel.basic_qos(self.prefetch, BasicQosOptions::default());
         within("setting the prefetch", qos).await?;
         let consumer = channel.basic_consume(

@@ -6,6 +6,7 @@
 
 mod config;
 mod consume;
+mod definitions;
 mod link;
 mod outgoing;
 mod publish;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub use config::AmqpConfig;
 pub use consume::{Deliveries, Delivery};
+pub use definitions::{Agent, CONTROL_USER, Definitions, agent_user};
 use link::{Link, Pause};
 pub use outgoing::Outgoing;
 pub use publish::{Published, Publisher};
@@ -38,9 +40,37 @@ pub enum RpcError {
     /// The broker did not answer in time.
     #[error("the broker did not answer while {0}")]
     TimedOut(&'static str),
+    /// It can't be tried with these settings.
+    #[error("{0}")]
+    Settings(String),
 }
 
 impl RpcError {
+    /// Whether another try can't go better: the settings are wrong, or one side does not trust the other's
+    /// certificate.
+    fn is_final(&self) -> bool {
+        match self {
+            Self::Settings(_) => true,
+            Self::Broker { source, .. } => match source.kind() {
+                lapin::ErrorKind::IOError(error) => error.kind() == std::io::ErrorKind::InvalidData,
+                _ => false,
+            },
+            Self::TimedOut(_) => false,
+        }
+    }
+
+    /// Whether the broker says that we may not.
+    fn is_refusal(&self) -> bool {
+        const ACCESS_REFUSED: u16 = 403;
+        match self {
+            Self::Broker { source, .. } => match source.kind() {
+                lapin::ErrorKind::ProtocolError(error) => error.get_id() == ACCESS_REFUSED,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     fn broker(doing: &'static str) -> impl Fn(lapin::Error) -> Self {
         move |source| Self::Broker { doing, source }
     }
@@ -55,7 +85,9 @@ where
     let mut pause = Pause::default();
     loop {
         match call().await {
-            Err(error) if begun.elapsed() < PATIENCE => tracing::warn!(%error, "trying again"),
+            Err(error) if !error.is_final() && begun.elapsed() < PATIENCE => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "trying again");
+            }
             ended => return ended,
         }
         pause.wait().await;
@@ -84,7 +116,8 @@ impl Amqp {
         Ok(Self { consuming, publishing, publisher })
     }
 
-    /// Makes the exchanges and queues that a service needs. Does nothing where they are.
+    /// Makes the exchanges and queues that a service needs. Does nothing where they are. A user who may not make them
+    /// finds them there, or fails.
     ///
     /// # Errors
     /// When the broker can't be reached for a minute, or has them with other arguments.
@@ -93,8 +126,7 @@ impl Amqp {
     }
 
     async fn declare_once(&self, topology: &Topology) -> Result<(), RpcError> {
-        let channel = self.consuming.channel().await?;
-        topology.declare(&channel).await?;
+        let channel = topology.ensure(&self.consuming).await?;
         let closed = channel.close(200, "declared".into()).await;
         closed.map_err(RpcError::broker("closing a channel"))
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lapin::runtime::default_runtime;
 use lapin::{Channel, Connection, ConnectionProperties};
 use rand::Rng;
 use tokio::sync::Mutex;
@@ -20,6 +21,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 pub(crate) struct Link {
+    config: AmqpConfig,
     url: String,
     name: String,
     connection: Mutex<Option<Connection>>,
@@ -32,6 +34,7 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(config: &AmqpConfig, name: &str) -> Self {
         Self {
+            config: config.clone(),
             url: with_frame_max(&config.url),
             name: name.to_owned(),
             connection: Mutex::default(),
@@ -59,7 +62,10 @@ impl Link {
         *connection = None;
         let properties =
             ConnectionProperties::default().with_connection_name(self.name.as_str().into());
-        let standing = within("connecting", Connection::connect(&self.url, properties)).await?;
+        let tls = self.config.tls().await?;
+        let runtime = default_runtime().map_err(RpcError::broker("connecting"))?;
+        let connecting = Connection::connect_with_config(&self.url, properties, tls, runtime);
+        let standing = within("connecting", connecting).await?;
         let channel = within("opening a channel", standing.create_channel()).await?;
         *connection = Some(standing);
         self.connected.store(true, Ordering::Relaxed);

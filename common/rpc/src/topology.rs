@@ -9,7 +9,7 @@ use lapin::{Channel, ExchangeKind};
 use whimbrel_model::HostName;
 
 use crate::RpcError;
-use crate::link::within;
+use crate::link::{Link, within};
 
 /// Exchanges.
 pub mod exchange {
@@ -54,16 +54,47 @@ pub enum Topology {
     Compute(HostName),
 }
 
+/// Name, kind, and whether it outlives the broker.
+pub(crate) const EXCHANGES: [(&str, ExchangeKind, bool); 5] = [
+    (exchange::COMMAND, ExchangeKind::Direct, true),
+    (exchange::REPLY, ExchangeKind::Direct, true),
+    (exchange::REPORT, ExchangeKind::Topic, true),
+    (exchange::PROGRESS, ExchangeKind::Topic, false),
+    (exchange::DEAD, ExchangeKind::Fanout, true),
+];
+
+/// Queues that outlive the broker, of all services: name, exchange and routing key.
+pub(crate) const SHARED: [(&str, &str, &str); 5] = [
+    (queue::CONDUCTOR, exchange::COMMAND, queue::CONDUCTOR),
+    (queue::SCHEDULER, exchange::COMMAND, queue::SCHEDULER),
+    (queue::REPLY, exchange::REPLY, queue::REPLY),
+    (queue::REPORT, exchange::REPORT, "report.#"),
+    (queue::DEAD, exchange::DEAD, ""),
+];
+
+/// The queue of a host's compute service.
+pub(crate) fn queue_of(host: &HostName) -> String {
+    format!("compute.{host}")
+}
+
 impl Topology {
-    pub(crate) async fn declare(&self, channel: &Channel) -> Result<(), RpcError> {
-        let exchanges = [
-            (exchange::COMMAND, ExchangeKind::Direct, true),
-            (exchange::REPLY, ExchangeKind::Direct, true),
-            (exchange::REPORT, ExchangeKind::Topic, true),
-            (exchange::PROGRESS, ExchangeKind::Topic, false),
-            (exchange::DEAD, ExchangeKind::Fanout, true),
-        ];
-        for (name, kind, durable) in exchanges {
+    /// Makes what is missing, or finds it there if we may not make it. Gives a channel that is good for more.
+    pub(crate) async fn ensure(&self, link: &Link) -> Result<Channel, RpcError> {
+        let channel = link.channel().await?;
+        match self.declare(&channel).await {
+            Ok(()) => Ok(channel),
+            // An agent with a user of its own, for which all was made before; the refusal closed the channel.
+            Err(error) if error.is_refusal() => {
+                let another = link.channel().await?;
+                self.check(&another).await?;
+                Ok(another)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn declare(&self, channel: &Channel) -> Result<(), RpcError> {
+        for (name, kind, durable) in EXCHANGES {
             let options = ExchangeDeclareOptions { durable, ..ExchangeDeclareOptions::default() };
             let declared =
                 channel.exchange_declare(name.into(), kind, options, FieldTable::default());
@@ -71,15 +102,32 @@ impl Topology {
         }
         // All services make the shared queues, so that nothing that one sends before another's first
         // start is lost.
-        durable(channel, queue::CONDUCTOR, exchange::COMMAND, queue::CONDUCTOR).await?;
-        durable(channel, queue::SCHEDULER, exchange::COMMAND, queue::SCHEDULER).await?;
-        durable(channel, queue::REPLY, exchange::REPLY, queue::REPLY).await?;
-        durable(channel, queue::REPORT, exchange::REPORT, "report.#").await?;
-        durable(channel, queue::DEAD, exchange::DEAD, "").await?;
+        for (name, from, key) in SHARED {
+            durable(channel, name, from, key).await?;
+        }
         transient(channel, queue::PROGRESS, exchange::PROGRESS, "progress.#").await?;
         if let Self::Compute(host) = self {
-            let name = format!("compute.{host}");
+            let name = queue_of(host);
             durable(channel, &name, exchange::COMMAND, &name).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether what outlives the broker is there, for a user who may not make it.
+    async fn check(&self, channel: &Channel) -> Result<(), RpcError> {
+        for (name, kind, durable) in EXCHANGES {
+            if durable {
+                let options = ExchangeDeclareOptions { passive: true, ..<_>::default() };
+                let found =
+                    channel.exchange_declare(name.into(), kind, options, FieldTable::default());
+                within("looking for an exchange", found).await?;
+            }
+        }
+        if let Self::Compute(host) = self {
+            let options = QueueDeclareOptions { passive: true, ..<_>::default() };
+            let name = queue_of(host);
+            let found = channel.queue_declare(name.as_str().into(), options, FieldTable::default());
+            within("looking for the queue of this host", found).await?;
         }
         Ok(())
     }
@@ -105,8 +153,12 @@ async fn declare(
     key: &str,
 ) -> Result<(), RpcError> {
     within("declaring a queue", channel.queue_declare(name.into(), options, arguments)).await?;
+    bind(channel, name, from, key).await
+}
+
+async fn bind(channel: &Channel, queue: &str, from: &str, key: &str) -> Result<(), RpcError> {
     let bound = channel.queue_bind(
-        name.into(),
+        queue.into(),
         from.into(),
         key.into(),
         QueueBindOptions::default(),
@@ -115,11 +167,11 @@ async fn declare(
     within("binding a queue", bound).await
 }
 
-/// Declares anew what a consumer of `name` needs, after the queue was deleted under it.
-pub(crate) async fn redeclare(channel: &Channel, name: &str) -> Result<(), RpcError> {
+/// Declares anew what a consumer of `name` needs, after the queue was deleted under it, on a new channel.
+pub(crate) async fn redeclare(link: &Link, name: &str) -> Result<Channel, RpcError> {
     let topology = match name.strip_prefix("compute.").map(str::parse::<HostName>) {
         Some(Ok(host)) => Topology::Compute(host),
         _ => Topology::Api,
     };
-    topology.declare(channel).await
+    topology.ensure(link).await
 }
