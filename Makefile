@@ -13,9 +13,9 @@ down:     build ; $(SUDO) $(LAB) down
 status:   build ; $(SUDO) $(LAB) status
 # Optimised, unlike everything else: what is measured is what would be deployed.
 bench:    setup ; cargo build --release --quiet --workspace --bins && $(SUDO) target/release/whimbrel-lab bench
-# The simulated control plane for SOAK_MINUTES: one line of counts, and status 1 if anything did not hold.
+# The simulated control plane and kill rounds of real ones for SOAK_MINUTES: one line of counts, and status 1 if anything did not hold.
 SOAK_MINUTES ?= 10
-soak:     ; @cargo run --quiet -p whimbrel-sim -- soak --seconds $$(( $(SOAK_MINUTES) * 60 ))
+soak:     setup ; @scripts/soak.sh $(SOAK_MINUTES)
 # The private servers that tests need, until Ctrl-C; prints what to set.
 servers:  build ; $(LAB) servers show
 # Containers and the chart: install what they need, and remove what they start. compose-test needs root.

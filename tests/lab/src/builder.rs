@@ -30,6 +30,7 @@ pub struct LabBuilder {
     pub(crate) virt_type: Option<VirtType>,
     pub(crate) migration: MigrationTuning,
     pub(crate) durability: Durability,
+    pub(crate) replicas: u8,
     pub(crate) keep_logs: bool,
 }
 
@@ -44,6 +45,7 @@ impl Default for LabBuilder {
             virt_type: None,
             migration: MigrationTuning::default(),
             durability: Durability::Throwaway,
+            replicas: 1,
             keep_logs: false,
         }
     }
@@ -104,6 +106,13 @@ impl LabBuilder {
     #[must_use]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = durability;
+        self
+    }
+
+    /// How many conductors and how many schedulers.
+    #[must_use]
+    pub fn replicas(mut self, count: u8) -> Self {
+        self.replicas = count;
         self
     }
 

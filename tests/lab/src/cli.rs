@@ -14,6 +14,7 @@ mod demo;
 mod fault;
 mod manage;
 mod signals;
+mod soak;
 mod status;
 
 use control::Request;
@@ -52,6 +53,8 @@ enum Command {
     Demo(demo::Options),
     /// Measure: moves of real guests against virsh, and the control plane alone on simulated hosts.
     Bench(bench::Options),
+    /// Kill services at random under load, for as long as told, and check after each round that all is well.
+    Soak(soak::Options),
     /// A PostgreSQL and a RabbitMQ of the project's own.
     #[command(subcommand)]
     Servers(ServersCommand),
@@ -136,6 +139,7 @@ pub(crate) fn run() -> ExitCode {
         }
         Command::Demo(options) => demo::run(&options),
         Command::Bench(options) => bench::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Servers(command) => command.execute(),
         Command::Supervise(plan) => manage::supervise(&plan),
     };

@@ -17,7 +17,7 @@ use crate::process::Spawner;
 use crate::servers::Servers;
 use crate::services::Services;
 use crate::switch::Switch;
-use crate::unit::Unit;
+use crate::unit::{Replica, Unit};
 use crate::wait::{Deadline, until};
 
 /// How long services may take until they answer.
@@ -32,6 +32,7 @@ pub struct Lab {
     keep_logs: bool,
     host_names: Vec<String>,
     driver: Driver,
+    replicas: u8,
     virt_type: VirtType,
     tuning: Mutex<Tuning>,
     addresses: Addresses,
@@ -99,6 +100,7 @@ impl Lab {
             keep_logs: plan.keep_logs,
             host_names: (0..plan.hosts).map(name_of).collect(),
             driver: plan.driver,
+            replicas: plan.replicas,
             virt_type,
             tuning: Mutex::new(Tuning { storage: plan.storage, migration: plan.migration }),
             addresses,
@@ -118,8 +120,18 @@ impl Lab {
         let images = self.dir.join("images");
         std::fs::create_dir_all(&images).context("creating the directory of images")?;
         self.services.configure(&Unit::Api, &config_files::api(&self.addresses, &images)?)?;
-        self.services.configure(&Unit::Conductor, &config_files::conductor(&self.addresses)?)?;
-        self.services.configure(&Unit::Scheduler, &config_files::scheduler(&self.addresses)?)?;
+        for unit in self.own_units() {
+            let text = match unit {
+                Unit::Conductor | Unit::Replica(Replica::Conductor, _) => {
+                    config_files::conductor(&self.addresses)?
+                }
+                Unit::Scheduler | Unit::Replica(Replica::Scheduler, _) => {
+                    config_files::scheduler(&self.addresses)?
+                }
+                _ => continue,
+            };
+            self.services.configure(&unit, &text)?;
+        }
         for unit in self.own_units() {
             self.start_unit(&unit)?;
         }
@@ -130,7 +142,11 @@ impl Lab {
     /// Whimbrel's own services in this lab.
     pub(crate) fn own_units(&self) -> Vec<Unit> {
         let computes = self.host_names.iter().map(|host| Unit::compute(host));
-        [Unit::Api, Unit::Conductor, Unit::Scheduler].into_iter().chain(computes).collect()
+        let replicas = (2..=self.replicas).flat_map(|number| {
+            [Replica::Conductor, Replica::Scheduler].map(|kind| Unit::Replica(kind, number))
+        });
+        let first = [Unit::Api, Unit::Conductor, Unit::Scheduler].into_iter();
+        first.chain(replicas).chain(computes).collect()
     }
 
     /// Waits until the API answers and all hosts report.

@@ -52,5 +52,5 @@ pub use ping::{PingReport, Pinger};
 pub use status::{HostStatus, LabStatus, ProcessStatus, cpu_ms_of_tree};
 pub use storage::Volume;
 pub use switch::{Link, SWITCH_ADDRESS, Switch, TENANT_CIDR};
-pub use unit::Unit;
+pub use unit::{Replica, Unit};
 pub use wait::{Deadline, interrupt, is_interrupted, until, until_done};

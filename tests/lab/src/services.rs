@@ -9,7 +9,7 @@ use anyhow::{Context, bail, ensure};
 use nix::sys::signal::Signal;
 
 use crate::process::{Prepared, Process, Spawner, run};
-use crate::unit::Unit;
+use crate::unit::{Replica, Unit};
 
 /// How long a service may take to end when it is told to.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -220,8 +220,8 @@ impl Shared {
 fn program_of(unit: &Unit) -> anyhow::Result<&'static str> {
     Ok(match unit {
         Unit::Api => "whimbrel-api",
-        Unit::Conductor => "whimbrel-conductor",
-        Unit::Scheduler => "whimbrel-scheduler",
+        Unit::Conductor | Unit::Replica(Replica::Conductor, _) => "whimbrel-conductor",
+        Unit::Scheduler | Unit::Replica(Replica::Scheduler, _) => "whimbrel-scheduler",
         Unit::Compute(_) => "whimbrel-compute",
         Unit::Libvirtd(_) | Unit::Broker | Unit::Database => bail!("{unit} is not one of ours"),
     })

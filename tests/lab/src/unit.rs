@@ -5,6 +5,15 @@ use std::str::FromStr;
 
 use anyhow::bail;
 
+/// Services of which a lab may have several that do the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Replica {
+    /// `whimbrel-conductor`.
+    Conductor,
+    /// `whimbrel-scheduler`.
+    Scheduler,
+}
+
 /// A process of a lab.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
@@ -14,6 +23,8 @@ pub enum Unit {
     Conductor,
     /// `whimbrel-scheduler`.
     Scheduler,
+    /// Another conductor or scheduler; the second has number 2.
+    Replica(Replica, u8),
     /// `whimbrel-compute` of a host.
     Compute(String),
     /// libvirtd of a host.
@@ -42,6 +53,8 @@ impl fmt::Display for Unit {
             Self::Api => f.write_str("api"),
             Self::Conductor => f.write_str("conductor"),
             Self::Scheduler => f.write_str("scheduler"),
+            Self::Replica(Replica::Conductor, number) => write!(f, "conductor@{number}"),
+            Self::Replica(Replica::Scheduler, number) => write!(f, "scheduler@{number}"),
             Self::Compute(host) => write!(f, "compute@{host}"),
             Self::Libvirtd(host) => write!(f, "libvirtd@{host}"),
             Self::Broker => f.write_str("broker"),
@@ -60,6 +73,8 @@ impl FromStr for Unit {
             None if text == "scheduler" => Self::Scheduler,
             None if text == "broker" => Self::Broker,
             None if text == "database" => Self::Database,
+            Some(("conductor", number)) => Self::Replica(Replica::Conductor, number.parse()?),
+            Some(("scheduler", number)) => Self::Replica(Replica::Scheduler, number.parse()?),
             Some(("compute", host)) => Self::compute(host),
             Some(("libvirtd", host)) => Self::libvirtd(host),
             _ => bail!(
@@ -82,6 +97,8 @@ mod tests {
             Unit::Scheduler,
             Unit::Broker,
             Unit::Database,
+            Unit::Replica(Replica::Conductor, 2),
+            Unit::Replica(Replica::Scheduler, 3),
             Unit::compute("host-a"),
             Unit::libvirtd("host-b"),
         ];
