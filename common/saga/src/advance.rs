@@ -195,7 +195,8 @@ impl<'a, S: Saga> Run<'a, S> {
             keep(self.state.as_mut().expect("the state was read before any input is looked at"));
         }
         let asked = self.asked(self.request(step, self.row.dir)?, step);
-        self.deferred.push(asked);
+        // Whatever step it is of: nobody hears a refusal any more, so none may be remembered.
+        self.deferred.push(Asked { must: true, ..asked });
         self.record(EntryKind::Deferred, None);
         Ok(())
     }
